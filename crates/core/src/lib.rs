@@ -1,0 +1,34 @@
+//! The vocabulary and the contracts that every part of flowline shares.
+//!
+//! `flowline-core` holds plain data (names, artifacts, releases, changes, grants, verdicts, events), the pure
+//! graph, and the traits behind which every effect happens ([`Clock`](clock::Clock),
+//! [`Store`](store::Store), [`Notifier`](notify::Notifier), …) with their in-memory and SQLite implementations. It brings no async
+//! runtime, no configuration parser (feature `config`) and no network.
+//!
+//! Modules stand in the order of reading: data first, then the traits, then what is built on them.
+//!
+//! | module | what it decides |
+//! | --- | --- |
+//! | [`name`], [`id`], [`digest`] | how things are called, and that a call is well-formed |
+//! | [`artifact`], [`change`] | what is delivered, and who shepherds it |
+//! | [`verdict`], [`grant`], [`secret`] | whether it is well, whether it is allowed, what may not be seen |
+//! | [`error`], [`diagnostic`] | what went wrong, where, and what to do |
+//! | [`clock`], [`event`], [`store`], [`notify`] | time, facts, state, exclusion, messages |
+
+pub mod artifact;
+pub mod change;
+pub mod clock;
+pub mod diagnostic;
+pub mod digest;
+pub mod error;
+pub mod event;
+pub mod grant;
+pub mod id;
+pub mod name;
+pub mod notify;
+pub mod secret;
+pub mod store;
+pub mod verdict;
+
+pub use jiff::{SignedDuration, Timestamp};
+pub use semver::Version;

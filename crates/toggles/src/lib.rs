@@ -1,0 +1,1 @@
+//! Part of [flowline](https://docs.rs/flowline).

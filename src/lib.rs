@@ -1,0 +1,1 @@
+//! flowline: a delivery SDK.
