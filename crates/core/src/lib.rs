@@ -13,7 +13,7 @@
 //! | [`artifact`], [`change`] | what is delivered, and who shepherds it |
 //! | [`verdict`], [`grant`], [`secret`] | whether it is well, whether it is allowed, what may not be seen |
 //! | [`error`], [`diagnostic`] | what went wrong, where, and what to do |
-//! | [`clock`], [`event`], [`store`], [`notify`] | time, facts, state, exclusion, messages |
+//! | [`clock`], [`event`], [`store`], [`journal`], [`lease`], [`notify`] | time, facts, state, exclusion, messages |
 
 pub mod artifact;
 pub mod change;
@@ -24,10 +24,14 @@ pub mod error;
 pub mod event;
 pub mod grant;
 pub mod id;
+pub mod journal;
+pub mod lease;
 pub mod name;
 pub mod notify;
 pub mod secret;
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod verdict;
 
 pub use jiff::{SignedDuration, Timestamp};

@@ -1,7 +1,12 @@
 //! Where state lives: documents that change and streams of events that only grow, written together or not at all.
 //!
-//! [`Store`] is the contract; [`memory`] keeps everything in the process, `sqlite` (feature `sqlite`) in a file that several processes
-//! use at once. Both pass `testkit::store`.
+//! [`Store`] is the contract; [`MemoryStore`] keeps everything in the process, `SqliteStore` (feature `sqlite`) in a file that several
+//! processes use at once. Both pass `testkit::store`.
+
+mod memory;
+mod waiters;
+
+pub use memory::MemoryStore;
 
 use std::fmt::{self, Debug};
 
@@ -32,6 +37,9 @@ impl fmt::Display for Position {
 }
 
 /// A document's version: 1 when first put, one more with each put. 0 stands for "not there".
+///
+/// A document that was removed and is put again goes on counting (the removal counts as one too), so a revision never names two
+/// contents of one key and an expectation can't be met by accident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
@@ -74,8 +82,8 @@ pub enum Durability {
 
 /// Some writes that happen together or not at all.
 ///
-/// Consuming a permit, taking a lease and recording both is one batch. Expectations and fences are checked in the same instant in
-/// which the writes happen.
+/// Consuming a permit, taking a lease and recording both is one batch. Fences, then expectations are checked in the same instant in
+/// which the writes happen; the first that fails is reported and nothing is written.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[must_use = "a batch does nothing until it is committed"]
 pub struct Batch {
@@ -95,12 +103,24 @@ pub struct Batch {
 ///
 /// A lease that ran out but was not taken by anybody else still passes: nobody else acted meanwhile, which is all that a fence is for
 /// (Kleppmann, "How to do distributed locking", 2016).
+///
+/// A lease's document is an object with its token in the field [`TOKEN`](Self::TOKEN); [`lease`](crate::lease) writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     /// The lease's document.
     pub lease: Key,
     /// The token that it must carry.
     pub token: u64,
+}
+
+impl Fence {
+    /// The field of a lease's document that holds its token.
+    pub const TOKEN: &'static str = "token";
+
+    /// The token in a lease's document, if it has one.
+    pub fn token_in(lease: &Value) -> Option<u64> {
+        lease.get(Self::TOKEN).and_then(Value::as_u64)
+    }
 }
 
 impl Batch {
@@ -119,6 +139,17 @@ impl Batch {
     pub fn put(mut self, key: Key, value: Value) -> Self {
         self.put.push((key, Some(value)));
         self
+    }
+
+    /// Writes `value` under `key`, as JSON.
+    ///
+    /// # Errors
+    /// [`StoreError::Batch`] if JSON cannot express it (a map whose keys are not texts).
+    pub fn put_as<T: Serialize + ?Sized>(self, key: Key, value: &T) -> Result<Self, StoreError> {
+        match serde_json::to_value(value) {
+            Ok(value) => Ok(self.put(key, value)),
+            Err(error) => Err(StoreError::Batch(format!("JSON cannot express document `{key}`: {error}"))),
+        }
     }
 
     /// Removes `key`; removing what is not there is fine.
@@ -143,6 +174,39 @@ impl Batch {
     pub fn durably(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
+    }
+
+    /// For implementers of [`Store`]: whether this batch may be written, given what is there.
+    ///
+    /// Call it in the transaction that writes. `revision` says a document's present revision ([`Revision::ABSENT`] if it is not there),
+    /// `token` the present token of a lease's document ([`Fence::token_in`]).
+    ///
+    /// # Errors
+    /// [`StoreError::Batch`] for a key that is put twice, [`StoreError::Fenced`], [`StoreError::Conflict`], and what the two functions
+    /// answer, in this order.
+    pub fn check(
+        &self,
+        mut revision: impl FnMut(&Key) -> Result<Revision, StoreError>,
+        mut token: impl FnMut(&Key) -> Result<Option<u64>, StoreError>,
+    ) -> Result<(), StoreError> {
+        for (index, (key, _)) in self.put.iter().enumerate() {
+            if self.put.iter().take(index).any(|(earlier, _)| earlier == key) {
+                return Err(StoreError::Batch(format!("document `{key}` is put twice; put it once")));
+            }
+        }
+        for fence in &self.fence {
+            let found = token(&fence.lease)?;
+            if found != Some(fence.token) {
+                return Err(StoreError::Fenced { lease: fence.lease.clone(), token: fence.token, found });
+            }
+        }
+        for (key, expected) in &self.expect {
+            let found = revision(key)?;
+            if found != *expected {
+                return Err(StoreError::Conflict { key: key.clone(), expected: *expected, found });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -204,25 +268,49 @@ impl StoreCapabilities {
     /// All false: what a store in memory can do.
     pub const NONE: Self =
         Self { survives_restart: false, several_processes: false, survives_power_loss: false };
+
+    /// The same, and state survives the process.
+    #[must_use]
+    pub const fn surviving_restart(mut self) -> Self {
+        self.survives_restart = true;
+        self
+    }
+
+    /// The same, and several processes may use it at once.
+    #[must_use]
+    pub const fn for_several_processes(mut self) -> Self {
+        self.several_processes = true;
+        self
+    }
+
+    /// The same, and `Synced` writes survive the loss of power.
+    #[must_use]
+    pub const fn surviving_power_loss(mut self) -> Self {
+        self.survives_power_loss = true;
+        self
+    }
 }
 
 /// Documents and event streams with one atomic write.
 ///
 /// *Shape*: called from many tasks, threads and (by capability) processes at once; every call may block its thread for the time of one
-/// disk write.
+/// disk write, and while another process writes. Needs no async runtime.
 ///
 /// *Guarantees*
 /// 1. A commit is whole or absent, for every reader and after every crash, and is applied at one instant: expectations and fences are
 ///    checked in that instant, against everything committed before.
 /// 2. When `commit` returns, the batch lives as long as its [`Durability`] says, and every read that starts later, in any process, sees it.
 /// 3. Positions grow by one with each event over all streams, without gaps; sequences do the same within a stream.
-/// 4. An event whose id is already there is left out; the rest of its batch is committed.
+/// 4. An event whose id is already there, in whatever stream, is left out; the rest of its batch is committed.
 /// 5. `subscribe` misses nothing and repeats nothing after its position.
+/// 6. A `Synced` commit makes everything durable that was committed before it, too.
+/// 7. A commit that fails, for whatever reason but the loss of the process, wrote nothing.
 ///
 /// *Cancellation*: a dropped `commit` is whole or absent, it is not known which; writing the same events again is harmless.
 ///
-/// *Errors by kind*: `Conflict` for a failed expectation, `Denied` for a failed fence, `Busy`, `Unavailable` (disk full, unwritable),
-/// `Corrupt`.
+/// *Errors by kind*: `Denied` for a failed fence, `Conflict` for a failed expectation, `Invalid` for a batch that contradicts itself,
+/// `Busy` (another process holds the store for longer than the limit), `Unavailable` (disk full, unwritable), `Corrupt`. The one
+/// exception to guarantee 7: `Unavailable` with `doing` `"sync"` says that the batch was written but the disk did not confirm it.
 ///
 /// *Where backends differ*: [`capabilities`](Self::capabilities). The suite is `testkit::store`.
 #[async_trait]
@@ -313,7 +401,7 @@ pub enum StoreError {
         found: Revision,
     },
     /// A lease is not held any more; stop what it protects.
-    #[error("lease `{lease}` is not held with token {token} any more{}; stop what it protects", held_by(.found))]
+    #[error("lease `{lease}` is not held with token {token} any more{}; stop what it protects", held_by(.found.as_ref()))]
     Fenced {
         /// The lease's document.
         lease: Key,
@@ -401,6 +489,6 @@ impl Kinded for StoreError {
     }
 }
 
-fn held_by(found: &Option<u64>) -> String {
+fn held_by(found: Option<&u64>) -> String {
     found.map_or_else(String::new, |token| format!(" (it carries {token} now)"))
 }
