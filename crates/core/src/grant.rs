@@ -34,10 +34,12 @@ pub struct Grant {
 ///
 /// | written | covers |
 /// | --- | --- |
-/// | `host:awesome.com` | that host only |
-/// | `host:*.awesome.com` | every host one or more labels below it, not itself |
+/// | `host:awesome.com` | that host and every path on it |
+/// | `host:*.awesome.com` | every host one or more labels below it, not itself, and every path on these |
+/// | `host:*-app.awesome.com` | every host beside `app.awesome.com` whose first label ends in `-app`: its previews |
 /// | `path:api.awesome.com/cool` | that path and everything below it, by whole segments |
-/// | `process:storefront/*` | everything of that kind whose name starts with `storefront/` |
+/// | `process:production/*` | everything of that kind whose name starts with `production/` |
+/// | `process:*` | everything of that kind; not for hosts and paths |
 ///
 /// Hosts are compared label by label from the right, never as text: `host:*.awesome.com` does not cover `notawesome.com`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -71,12 +73,14 @@ impl Pattern {
             return refuse("it needs the form `kind:name`");
         };
         let plain = match kind {
-            "host" => name.strip_prefix("*.").unwrap_or(name),
+            "host" => name.strip_prefix("*.").or_else(|| name.strip_prefix("*-")).unwrap_or(name),
+            "path" => name.strip_suffix("/*").unwrap_or(name),
+            _ if name == "*" => "all",
             _ => name.strip_suffix("/*").unwrap_or(name),
         };
         if plain.contains('*') {
             return refuse(
-                "`*` may stand only in front of a host (`*.awesome.com`) or at the end (`storefront/*`)",
+                "`*` may stand only in front of a host (`*.awesome.com`, `*-app.awesome.com`) or at the end (`production/*`)",
             );
         }
         if kind == "host" && plain.len() < name.len() && !plain.contains('.') && plain != "localhost" {
@@ -102,15 +106,14 @@ impl Pattern {
     /// ```
     pub fn covers(&self, resource: &ResourceId) -> bool {
         let Some((kind, name)) = self.0.split_once(':') else { return false };
-        if kind != resource.kind() {
-            return false;
-        }
-        match kind {
-            "host" => match name.strip_prefix("*.") {
-                Some(parent) => is_below_host(resource.name(), parent),
-                None => resource.name().eq_ignore_ascii_case(name),
-            },
-            "path" => {
+        match (kind, resource.kind()) {
+            ("host", "host") => covers_host(name, resource.name()),
+            ("host", "path") => {
+                let host = resource.name().split('/').next().unwrap_or_default();
+                covers_host(name, host) && !steps_out(resource.name())
+            }
+            _ if kind != resource.kind() => false,
+            ("path", _) => {
                 let parent = name.strip_suffix("/*").unwrap_or(name);
                 is_path_at_or_below(resource.name(), parent)
             }
@@ -139,6 +142,16 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
+fn covers_host(pattern: &str, host: &str) -> bool {
+    if let Some(parent) = pattern.strip_prefix("*.") {
+        return is_below_host(host, parent);
+    }
+    let Some(sibling) = pattern.strip_prefix('*') else { return host.eq_ignore_ascii_case(pattern) };
+    // `*-app.awesome.com`: the same labels but for the first, which has something in front of `-app`.
+    let (host, sibling) = (host.to_ascii_lowercase(), sibling.to_ascii_lowercase());
+    host.strip_suffix(&sibling).is_some_and(|front| !front.is_empty() && !front.contains('.'))
+}
+
 fn is_below_host(host: &str, parent: &str) -> bool {
     let mut host = host.rsplit('.').map(str::to_ascii_lowercase);
     let all =
@@ -146,12 +159,13 @@ fn is_below_host(host: &str, parent: &str) -> bool {
     all && host.next().is_some()
 }
 
+/// A path that steps up could leave the granted one after normalisation, so it is in no set.
+fn steps_out(path: &str) -> bool {
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
 fn is_path_at_or_below(path: &str, parent: &str) -> bool {
-    // A path that steps up could leave the granted one after normalisation, so it is in no set.
-    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return false;
-    }
-    path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    !steps_out(path) && path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// All grants that an owner gave out; the content of an owner's file.
@@ -291,6 +305,26 @@ mod tests {
         assert!(covers("api.awesome.com/cool") && covers("api.awesome.com/cool/x"));
         assert!(!covers("api.awesome.com/cool/../admin") && !covers("api.awesome.com/coolest"));
         assert!(!covers("api.awesome.com"));
+    }
+
+    #[test]
+    fn a_host_covers_its_paths_and_its_previews_are_beside_it() {
+        let covers = |pattern: &str, resource: &str| {
+            Pattern::new(pattern).unwrap().covers(&ResourceId::new(resource).unwrap())
+        };
+        assert!(covers("host:api.awesome.com", "path:api.awesome.com/pr-1-cool"));
+        assert!(!covers("host:api.awesome.com", "path:api.awesome.com/../x"));
+        assert!(!covers("host:awesome.com", "path:api.awesome.com/cool"));
+        assert!(covers("host:*-app.awesome.com", "host:pr-1-app.awesome.com"));
+        for no in [
+            "host:-app.awesome.com",
+            "host:x.pr-1-app.awesome.com",
+            "host:app.awesome.com",
+            "host:pr-1-app.fun.com",
+        ] {
+            assert!(!covers("host:*-app.awesome.com", no), "{no}");
+        }
+        assert!(covers("process:*", "process:pr-1/api") && !covers("process:*", "dir:pr-1/web"));
     }
 
     #[test]
