@@ -3,10 +3,16 @@
 //! [`Store`] is the contract; [`MemoryStore`] keeps everything in the process, `SqliteStore` (feature `sqlite`) in a file that several
 //! processes use at once. Both pass `testkit::store`.
 
+#[cfg(feature = "sqlite")]
+mod export;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod waiters;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Snapshot, SqliteOptions, SqliteStore};
 
 use std::fmt::{self, Debug};
 

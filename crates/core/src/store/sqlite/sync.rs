@@ -1,0 +1,143 @@
+//! When the log must be flushed, by whom, and for whom else: group commit without a thread of its own.
+//!
+//! Whoever needs a flush takes a ticket after its commit. If no flush runs, it runs one itself, for all tickets given out by then; if one
+//! runs, it waits, and of those that its end wakes, the first one flushes for all that are left. So a lone writer pays for nothing but its
+//! own flush, and sixteen share a few.
+
+use std::{
+    fs::File,
+    future::poll_fn,
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+#[derive(Debug)]
+pub(super) struct Flusher {
+    log: PathBuf,
+    state: Mutex<State>,
+    /// Opened with the first flush. The log's file stays the same one as long as the store is open.
+    file: Mutex<Option<File>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tickets: u64,
+    flushed: u64,
+    flushing: bool,
+    /// After a flush that failed the kernel may have forgotten what it could not write, and the next flush would wrongly succeed.
+    failed: Option<String>,
+    waiting: Vec<Waker>,
+    flushes: u64,
+}
+
+impl Flusher {
+    pub(super) fn new(log: PathBuf) -> Self {
+        Self { log, state: Mutex::default(), file: Mutex::default() }
+    }
+
+    /// Returns once all that was committed before the call is on the disk. Dropping the future leaves others unharmed.
+    ///
+    /// # Errors
+    /// What the disk said, now or once before.
+    pub(super) async fn flush(&self) -> Result<(), String> {
+        let ticket = {
+            let mut state = self.state();
+            state.tickets += 1;
+            state.tickets
+        };
+        let mut yielded = false;
+        poll_fn(|context| {
+            // Once around the executor: tasks of the same thread that are about to commit, too, come along.
+            if !yielded {
+                yielded = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.poll(ticket, context)
+        })
+        .await
+    }
+
+    fn poll(&self, ticket: u64, context: &Context<'_>) -> Poll<Result<(), String>> {
+        let target = {
+            let mut state = self.state();
+            if let Some(message) = &state.failed {
+                return Poll::Ready(Err(message.clone()));
+            }
+            if state.flushed >= ticket {
+                return Poll::Ready(Ok(()));
+            }
+            if state.flushing {
+                if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                    state.waiting.push(context.waker().clone());
+                }
+                return Poll::Pending;
+            }
+            state.flushing = true;
+            state.tickets
+        };
+        let outcome = self.flush_file().map_err(|error| error.to_string());
+        let waiting = {
+            let mut state = self.state();
+            state.flushing = false;
+            state.flushes += 1;
+            match &outcome {
+                Ok(()) => state.flushed = target,
+                Err(message) => state.failed = Some(message.clone()),
+            }
+            std::mem::take(&mut state.waiting)
+        };
+        for waker in waiting {
+            waker.wake();
+        }
+        Poll::Ready(outcome)
+    }
+
+    /// The same, at once and alone, on the caller's thread.
+    pub(super) fn flush_now(&self) -> Result<(), String> {
+        self.flush_file().map_err(|error| {
+            let message = error.to_string();
+            self.state().failed = Some(message.clone());
+            message
+        })
+    }
+
+    fn flush_file(&self) -> io::Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match &mut *file {
+            Some(file) => file,
+            // Nothing was ever committed: there is nothing to flush.
+            None if !self.log.exists() => return Ok(()),
+            none => {
+                let opened = File::options().read(true).write(true).open(&self.log)?;
+                if let Some(folder) = self.log.parent() {
+                    flush_folder(folder)?;
+                }
+                none.insert(opened)
+            }
+        };
+        file.sync_data()
+    }
+
+    /// How often the disk was flushed so far.
+    pub(super) fn flushes(&self) -> u64 {
+        self.state().flushes
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes new names in `folder` durable.
+pub(super) fn flush_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        File::open(folder)?.sync_all()
+    } else {
+        // Elsewhere a folder cannot be opened like a file; the file system's own journal keeps names.
+        Ok(())
+    }
+}

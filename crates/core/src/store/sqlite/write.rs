@@ -1,0 +1,128 @@
+//! Commits a batch in one transaction: everything is checked before anything is written.
+
+use std::{collections::BTreeMap, sync::PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::{
+    Shared,
+    problem::Place,
+    schema::{self, RowError, document_checksum, event_checksum},
+};
+use crate::{
+    id::Key,
+    store::{Batch, Committed, Fence, Revision, StoreError},
+};
+
+impl Shared {
+    /// Commits `batch`; it then survives the process.
+    pub(super) fn write(&self, batch: &Batch) -> Result<Committed, StoreError> {
+        let texts = Texts::of(batch)?;
+        let failed = |error| self.place.problem("write", error);
+        let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        // Dropping the transaction rolls it back.
+        batch.check(
+            |key| {
+                Ok(present(&self.place, &transaction, key)?
+                    .map_or(Revision::ABSENT, |(revision, _)| revision))
+            },
+            |key| Ok(present(&self.place, &transaction, key)?.and_then(|(_, token)| token)),
+        )?;
+        let committed =
+            apply(&transaction, batch, &texts).map_err(|error| self.place.row_problem("write", error))?;
+        transaction.commit().map_err(failed)?;
+        Ok(committed)
+    }
+}
+
+/// The JSON of a batch, made before the lock is taken.
+struct Texts {
+    values: Vec<Option<String>>,
+    bodies: Vec<String>,
+}
+
+impl Texts {
+    fn of(batch: &Batch) -> Result<Self, StoreError> {
+        let failed = |error: serde_json::Error| StoreError::Batch(format!("JSON cannot express it: {error}"));
+        let values = batch.put.iter().map(|(_, value)| {
+            value.as_ref().map(|value| serde_json::to_string(value).map_err(failed)).transpose()
+        });
+        let bodies = batch.append.iter().map(|(_, event)| serde_json::to_string(event).map_err(failed));
+        Ok(Self { values: values.collect::<Result<_, _>>()?, bodies: bodies.collect::<Result<_, _>>()? })
+    }
+}
+
+/// A document's revision and token, if it is there.
+fn present(
+    place: &Place,
+    connection: &Connection,
+    key: &Key,
+) -> Result<Option<(Revision, Option<u64>)>, StoreError> {
+    let ask = || -> Result<_, RowError> {
+        let mut statement = connection
+            .prepare_cached("SELECT key, revision, value, checksum FROM documents WHERE key = ?1")?;
+        let row = statement.query_row(params![key.as_str()], |row| Ok(schema::document(row))).optional()?;
+        let document = row.transpose()?.and_then(|(_, document)| document);
+        Ok(document.map(|document| (document.revision, Fence::token_in(&document.value))))
+    };
+    ask().map_err(|error| place.row_problem("read", error))
+}
+
+fn apply(transaction: &Transaction<'_>, batch: &Batch, texts: &Texts) -> Result<Committed, RowError> {
+    for ((key, _), value) in batch.put.iter().zip(&texts.values) {
+        put(transaction, key, value.as_deref())?;
+    }
+    let before = schema::head(transaction)?;
+    let mut position = before.0.cast_signed();
+    let mut sequences = BTreeMap::new();
+    for ((stream, event), body) in batch.append.iter().zip(&texts.bodies) {
+        let sequence = match sequences.get(stream) {
+            Some(sequence) => *sequence,
+            None => last_sequence(transaction, stream.as_str())?,
+        };
+        let (next, number) = (position + 1, sequence + 1);
+        let checksum = event_checksum(next, stream.as_str(), number, event.id.as_str(), body);
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO events (position, stream, sequence, id, body, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (id) DO NOTHING",
+        )?;
+        let new =
+            insert.execute(params![next, stream.as_str(), number, event.id.as_str(), body, checksum])? == 1;
+        if new {
+            position = next;
+        }
+        sequences.insert(stream, if new { number } else { sequence });
+    }
+    let position = schema::unsigned(position)?;
+    let appended = usize::try_from(position - before.0).unwrap_or(usize::MAX);
+    Ok(Committed { position: crate::store::Position(position), appended })
+}
+
+fn put(transaction: &Transaction<'_>, key: &Key, value: Option<&str>) -> Result<(), RowError> {
+    let found: Option<(i64, bool)> = transaction
+        .prepare_cached("SELECT revision, value IS NULL FROM documents WHERE key = ?1")?
+        .query_row(params![key.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let revision = match (found, value) {
+        // Removing what is not there changes nothing, not even the revision to come.
+        (None | Some((_, true)), None) => return Ok(()),
+        (None, Some(_)) => 1,
+        (Some((revision, _)), _) => revision + 1,
+    };
+    let checksum = document_checksum(key.as_str(), revision, value);
+    transaction
+        .prepare_cached(
+            "INSERT INTO documents (key, revision, value, checksum) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (key) DO UPDATE SET revision = ?2, value = ?3, checksum = ?4",
+        )?
+        .execute(params![key.as_str(), revision, value, checksum])?;
+    Ok(())
+}
+
+fn last_sequence(transaction: &Transaction<'_>, stream: &str) -> rusqlite::Result<i64> {
+    transaction
+        .prepare_cached("SELECT ifnull(max(sequence), 0) FROM events WHERE stream = ?1")?
+        .query_row(params![stream], |row| row.get(0))
+}
