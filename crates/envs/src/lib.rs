@@ -1,1 +1,5 @@
 //! Part of [flowline](https://docs.rs/flowline).
+
+pub mod provision;
+#[cfg(feature = "testkit")]
+pub mod testkit;

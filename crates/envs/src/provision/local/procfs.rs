@@ -1,0 +1,160 @@
+//! Which processes there are, as Linux tells it in `/proc`: identity, group, mark and ports.
+
+use std::{fs, io, path::PathBuf};
+
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+
+use crate::provision::{PortHolder, RunningProcess};
+
+/// The variable that carries a process's mark. Children of the process inherit it.
+pub(super) const MARK: &str = "FLOWLINE_INSTANCE";
+
+/// One process at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) parent: u32,
+    pub(super) group: u32,
+    /// Clock ticks since boot: with the pid, its identity.
+    pub(super) started: u64,
+    /// It ended, and waits for its parent to ask how.
+    pub(super) zombie: bool,
+    pub(super) name: String,
+}
+
+/// The boot that start times count from. Empty if the kernel does not say, which then is equal on every boot.
+pub(super) fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// The process with this id now.
+pub(super) fn process(pid: u32) -> Option<Process> {
+    parse_stat(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The process that `recorded` names, if it is still that one: same boot, id and start.
+pub(super) fn same(recorded: &RunningProcess) -> Option<Process> {
+    if recorded.boot != boot() {
+        return None;
+    }
+    process(recorded.pid).filter(|found| found.started == recorded.started)
+}
+
+/// All processes, by id.
+pub(super) fn all() -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut all: Vec<_> = pids.filter_map(process).collect();
+    all.sort_by_key(|process| process.pid);
+    all
+}
+
+/// The mark of a process, if it has one that we may read. A zombie has none.
+pub(super) fn mark(pid: u32) -> Option<String> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environ.split(|byte| *byte == 0).find_map(|variable| {
+        let value = variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?;
+        String::from_utf8(value.to_vec()).ok()
+    })
+}
+
+/// Fields 1 to 22 of `/proc/PID/stat` (`proc_pid_stat(5)`). The name may hold anything, parentheses too, so fields count from its last `)`.
+fn parse_stat(pid: u32, stat: &[u8]) -> Option<Process> {
+    let stat = String::from_utf8_lossy(stat);
+    let (head, tail) = stat.rsplit_once(')')?;
+    let name = head.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+    Some(Process {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+        zombie: matches!(*fields.first()?, "Z" | "X" | "x"),
+        name,
+    })
+}
+
+/// If `process` is an ended child of ours: takes its exit status, so that nothing is left of it, and says how it ended.
+pub(super) fn reap(process: &Process) -> Option<String> {
+    if !process.zombie || process.parent != std::process::id() {
+        return None;
+    }
+    let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
+    let (_, status) = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).ok()??;
+    Some(how_it_ended(status))
+}
+
+fn how_it_ended(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("it exited with code {code}"),
+        (None, Some(signal)) => format!("signal {signal} ended it"),
+        (None, None) => "it ended".to_owned(),
+    }
+}
+
+/// The process that listens on 127.0.0.1 (or on all addresses) at `port`, if it is one that we may look into.
+pub(super) fn listener(port: u16) -> Option<PortHolder> {
+    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .flat_map(|table| {
+            table.lines().skip(1).filter_map(|line| listening_inode(line, port)).collect::<Vec<_>>()
+        })
+        .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let links: Vec<PathBuf> = inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
+    let holder = all().into_iter().find(|process| {
+        let Ok(files) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else { return false };
+        files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|link| links.contains(&link)))
+    })?;
+    Some(PortHolder { pid: holder.pid, name: holder.name })
+}
+
+/// The inode in a line of `/proc/net/tcp` if it is a listening socket (state 0A) at `port`.
+fn listening_inode(line: &str, port: u16) -> Option<String> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (_, local) = fields.get(1)?.rsplit_once(':')?;
+    let listens = *fields.get(3)? == "0A" && u16::from_str_radix(local, 16).ok()? == port;
+    listens.then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
+}
+
+/// Whether `/proc` tells about processes here. Without it nothing can be adopted, so nothing is started.
+pub(super) fn check() -> io::Result<()> {
+    match process(std::process::id()) {
+        Some(_) => Ok(()),
+        None => Err(io::Error::new(io::ErrorKind::Unsupported, "there is no /proc here")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let stat = b"7 (a) (b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
+        let process = parse_stat(7, stat).unwrap();
+        assert_eq!((process.parent, process.group, process.started), (1, 7, 4242));
+        assert_eq!(process.name, "a) (b");
+        assert!(!process.zombie);
+    }
+
+    #[test]
+    fn we_find_ourselves_and_our_port() {
+        let own = process(std::process::id()).unwrap();
+        assert!(all().contains(&own));
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert_eq!(listener(port).unwrap().pid, own.pid);
+    }
+
+    #[test]
+    fn only_listening_sockets_hold_a_port() {
+        let line = "0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 55 1 x 100 0 0 10 0";
+        assert_eq!(listening_inode(line, 8080), Some("55".to_owned()));
+        assert_eq!(listening_inode(line, 8081), None);
+        assert_eq!(listening_inode(&line.replace(" 0A ", " 01 "), 8080), None);
+    }
+}
