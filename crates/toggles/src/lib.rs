@@ -1,1 +1,25 @@
-//! Part of [flowline](https://docs.rs/flowline).
+//! Feature toggles: one evaluation engine for everyone's flag documents, with explanation and life cycle.
+//!
+//! Deploying is not releasing: a [flag](model::Flag) decides who gets what has been deployed. A [format] turns a document into the
+//! [model], the [engine] compiles that into a [`Ruleset`], and a [`Context`] is evaluated against it.
+//!
+//! | module | what it decides |
+//! | --- | --- |
+//! | [`value`], [`context`] | what an attribute is, and who asks |
+//! | [`model`] | what a document says, in one form for all formats |
+//! | [`format`] | how a document becomes the model |
+//! | [`hash`] | where a hash places people |
+//! | [`engine`] | what a flag comes to, and why |
+
+pub mod context;
+pub mod engine;
+pub mod format;
+pub mod hash;
+pub mod model;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+pub mod value;
+
+pub use context::Context;
+pub use engine::{Evaluation, Ruleset};
+pub use value::Value;

@@ -1,0 +1,340 @@
+//! From the model to the compiled form: what can be prepared is prepared here, once per load.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use regex::RegexBuilder;
+
+use super::{
+    node::{
+        Affix, Bucket, CheckNode, Deep, FlagNode, Networks, Node, Op, Pick, Piece, PrerequisiteNode,
+        RuleNode, SegmentNode, SegmentRef, ShareNode, SplitNode, TestNode, Then, TimeOp, VersionOp,
+    },
+    table,
+    version::Operand,
+    words::WordSet,
+};
+use crate::model::{
+    Bucketing, Condition, Fault, FaultCode, Flag, FlagCheck, Input, Operator, Outcome, PastEnd, Reason, Rule,
+    Segment, Split, Subject, Test, Texts, Truth, Warning,
+};
+
+/// How deep conditions and rules may be nested; deeper ones are broken.
+pub(crate) const MAX_NESTING: usize = 64;
+
+/// How large a compiled pattern may become, in bytes; the limit stops patterns that explode.
+const MAX_PATTERN: usize = 1 << 20;
+
+/// A compiled flag, and what was wrong with it.
+pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
+    let Flag {
+        key,
+        value_type,
+        variants,
+        switch,
+        prerequisites,
+        rules,
+        fallback,
+        fallback_reason,
+        off,
+        fault,
+        facts,
+    } = flag;
+    let reason = fallback_reason.unwrap_or(match &fallback {
+        Outcome::Split(_) => Reason::Split,
+        _ if rules.is_empty() && prerequisites.is_empty() => Reason::Static,
+        _ => Reason::Default,
+    });
+    let mut compiler = Compiler { key: &key, variants: variants.len(), depth: 0, warnings };
+    let prerequisites = prerequisites
+        .into_iter()
+        .map(|prerequisite| PrerequisiteNode {
+            check: check(prerequisite.check),
+            otherwise: prerequisite.otherwise.map(|outcome| compiler.outcome(outcome)),
+        })
+        .collect();
+    let rules = compiler.rules(rules);
+    let fallback = compiler.outcome(fallback);
+    let off = compiler.outcome(off);
+    FlagNode {
+        rules,
+        variants,
+        fallback,
+        off,
+        prerequisites,
+        fault: fault.map(Box::new),
+        facts,
+        fallback_reason: reason,
+        switch,
+        value_type,
+        key,
+    }
+}
+
+/// A compiled segment, and what was wrong with it.
+pub(crate) fn segment(segment: Segment, warnings: &mut Vec<Warning>) -> SegmentNode {
+    let name: Box<str> = segment.name.text().into();
+    let mut found = Vec::new();
+    let when =
+        Compiler { key: &name, variants: 0, depth: 0, warnings: &mut found }.condition(segment.condition);
+    warnings.extend(found.into_iter().map(|mut warning| {
+        let at = format!("segment `{name}` {}", warning.at);
+        at.trim_end().clone_into(&mut warning.at);
+        warning.flag = None;
+        warning
+    }));
+    SegmentNode { name, when }
+}
+
+fn check(check: FlagCheck) -> CheckNode {
+    CheckNode { hash: table::hash(&check.flag), check }
+}
+
+struct Compiler<'c> {
+    key: &'c str,
+    variants: usize,
+    depth: usize,
+    warnings: &'c mut Vec<Warning>,
+}
+
+impl Compiler<'_> {
+    fn warn(&mut self, message: String) {
+        self.warnings.push(Warning::of(self.key, "", message));
+    }
+
+    fn rules(&mut self, rules: Vec<Rule>) -> Box<[RuleNode]> {
+        rules
+            .into_iter()
+            .map(|rule| RuleNode {
+                when: match rule.when {
+                    Condition::Constant(Truth::True) => Box::default(),
+                    Condition::All(parts) => parts.into_iter().map(|part| self.condition(part)).collect(),
+                    other => [self.condition(other)].into(),
+                },
+                then: self.outcome(rule.then),
+                id: rule.id,
+                reason: rule.reason,
+                on_broken: rule.on_broken,
+            })
+            .collect()
+    }
+
+    fn outcome(&mut self, outcome: Outcome) -> Then {
+        match outcome {
+            Outcome::Variant(index) => self.variant(index),
+            Outcome::Split(split) => self.split(*split),
+            Outcome::GoOn => Then::GoOn,
+            Outcome::Rules(_) if self.depth >= MAX_NESTING => {
+                self.warn(format!(
+                    "rules are nested more than {MAX_NESTING} deep; the inner ones make an error"
+                ));
+                Then::Fault(Box::new(Fault::new(FaultCode::ParseError, "rules are nested too deep")))
+            }
+            Outcome::Rules(rules) => {
+                self.depth += 1;
+                let rules = self.rules(rules);
+                self.depth -= 1;
+                Then::Rules(rules)
+            }
+            Outcome::Caller => Then::Caller,
+            Outcome::Fault(fault) => Then::Fault(Box::new(fault)),
+            Outcome::Custom(custom) => Then::Custom(custom),
+        }
+    }
+
+    fn variant(&mut self, index: usize) -> Then {
+        match u32::try_from(index) {
+            Ok(index) if (index as usize) < self.variants => Then::Variant(index),
+            _ => {
+                let message = format!("variant {index} is not there; the flag has {}", self.variants);
+                self.warn(format!("{message}; where it is served, the flag is an error"));
+                Then::Fault(Box::new(Fault::new(FaultCode::ParseError, message)))
+            }
+        }
+    }
+
+    fn split(&mut self, split: Split) -> Then {
+        let past_end = match split.past_end {
+            PastEnd::Variant(index) => Some(index),
+            PastEnd::GoOn | PastEnd::Last => None,
+        };
+        let indexes = split.slices.iter().map(|slice| slice.variant).chain(past_end);
+        if let Some(index) = indexes.into_iter().find(|index| *index >= self.variants) {
+            return self.variant(index);
+        }
+        Then::Split(Box::new(SplitNode {
+            bucket: bucket(split.bucketing),
+            slices: split.slices.into(),
+            past_end: split.past_end,
+            on: split.on,
+        }))
+    }
+
+    fn condition(&mut self, condition: Condition) -> Node {
+        if self.depth >= MAX_NESTING {
+            self.warn(format!(
+                "conditions are nested more than {MAX_NESTING} deep; the inner ones are broken"
+            ));
+            return Node::Constant(Truth::Broken);
+        }
+        self.depth += 1;
+        let node = match condition {
+            Condition::Constant(truth) => Node::Constant(truth),
+            Condition::All(parts) => Node::All(parts.into_iter().map(|part| self.condition(part)).collect()),
+            Condition::Any(parts) => Node::Any(parts.into_iter().map(|part| self.condition(part)).collect()),
+            Condition::Not(part) => Node::Not(Box::new(self.condition(*part))),
+            Condition::Lenient(part) => Node::Lenient(Box::new(self.condition(*part))),
+            Condition::Test(test) => self.test(*test),
+            Condition::Share(share) => Node::Share(Box::new(ShareNode {
+                bucket: bucket(share.bucketing),
+                ranges: share.ranges.into(),
+            })),
+            Condition::Segment { name, negate, unknown } => {
+                let name: Box<str> = name.text().into();
+                Node::Segment(Box::new(SegmentRef { hash: table::hash(&name), name, negate, unknown }))
+            }
+            Condition::Flag(flag) => Node::Flag(Box::new(check(*flag))),
+            Condition::During(period) => Node::During(Box::new(period)),
+            Condition::Custom(custom) => Node::Custom(custom),
+        };
+        self.depth -= 1;
+        node
+    }
+
+    fn test(&mut self, test: Test) -> Node {
+        let Test { subject, operator, negate, lists, missing, mismatch, invalid } = test;
+        match self.operator(operator) {
+            Some(op) => Node::Test(TestNode {
+                pick: pick(subject),
+                op,
+                negate,
+                any_element: lists == crate::model::Lists::AnyElement,
+                missing,
+                mismatch,
+            }),
+            None => Node::Constant(invalid),
+        }
+    }
+
+    /// The compiled operator; `None`, and a warning, if its operand makes no sense.
+    fn operator(&mut self, operator: Operator) -> Option<Op> {
+        Some(match operator {
+            Operator::Present => Op::Present,
+            Operator::Text { any_of, how: Texts::Is, ignore_case: false, scalars } => texts(any_of, scalars),
+            Operator::Text { any_of, how, ignore_case, scalars } => {
+                let fold = |text: Box<str>| if ignore_case { text.to_lowercase().into() } else { text };
+                let texts = any_of.into_iter().map(fold).collect();
+                Op::Affix(Box::new(Affix { texts, how, ignore_case, scalars }))
+            }
+            Operator::Equals { any_of } => Op::Equals(any_of.into()),
+            Operator::Number { comparison, with, parse } => Op::Number { comparison, with, parse },
+            Operator::Time { comparison, with, milliseconds } => {
+                Op::Time(Box::new(TimeOp { comparison, with, milliseconds }))
+            }
+            Operator::Version { comparison, with, dialect } => {
+                let Some(operand) = Operand::parse(&with, dialect) else {
+                    self.warn(format!(
+                        "`{}` is not a version; the condition counts as invalid",
+                        shown(&with)
+                    ));
+                    return None;
+                };
+                Op::Version(Box::new(VersionOp { comparison, with: operand, dialect }))
+            }
+            Operator::Pattern { pattern, ignore_case, scalars } => {
+                let built = RegexBuilder::new(&pattern)
+                    .case_insensitive(ignore_case)
+                    .size_limit(MAX_PATTERN)
+                    .dfa_size_limit(MAX_PATTERN)
+                    .nest_limit(100)
+                    .build();
+                match built {
+                    Ok(regex) => Op::Pattern { regex: Box::new(regex), scalars },
+                    Err(error) => {
+                        let error = error.to_string();
+                        let last = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                        self.warn(format!(
+                            "pattern `{}` does not compile ({last}); the condition counts as invalid",
+                            shown(&pattern)
+                        ));
+                        return None;
+                    }
+                }
+            }
+            Operator::Network { any_of } => {
+                let mut blocks = Vec::with_capacity(any_of.len());
+                for text in any_of {
+                    match block(&text) {
+                        Some(block) => blocks.push(block),
+                        None => self.warn(format!(
+                            "`{}` is neither an address nor a block of addresses; it is skipped",
+                            shown(&text)
+                        )),
+                    }
+                }
+                Op::Network(Box::new(Networks::new(blocks)))
+            }
+            Operator::Custom(custom) => Op::Custom(custom),
+        })
+    }
+}
+
+fn texts(any_of: Vec<Box<str>>, scalars: bool) -> Op {
+    if scalars {
+        return Op::WordsOfScalars(Box::new(WordSet::new(any_of)));
+    }
+    if any_of.len() <= 8 {
+        let words: Box<[_]> = any_of.iter().map(|text| crate::value::Word::of(text)).collect();
+        if words.iter().all(|word| word.is_exact()) {
+            return Op::Few(words);
+        }
+    }
+    Op::Words(Box::new(WordSet::new(any_of)))
+}
+
+fn block(text: &str) -> Option<IpNet> {
+    text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn bucket(bucketing: Bucketing) -> Bucket {
+    let input = bucketing
+        .input
+        .into_iter()
+        .map(|input| match input {
+            Input::Literal(text) => Piece::Literal(text),
+            Input::Of { first_of, scalars, skip_empty } => {
+                Piece::Of { picks: first_of.into_iter().map(pick).collect(), scalars, skip_empty }
+            }
+        })
+        .collect();
+    Bucket { input, hash: bucketing.hash, scale: bucketing.scale, missing: bucketing.missing }
+}
+
+fn pick(subject: Subject) -> Pick {
+    match subject {
+        Subject::Key => Pick::Key,
+        Subject::Attribute { name, path } if path.is_empty() => Pick::Attribute(name),
+        Subject::Attribute { name, path } => {
+            Pick::Deep(Box::new(Deep { kind: None, name: Some(name), path: path.into() }))
+        }
+        Subject::KeyOf { kind } => {
+            Pick::Deep(Box::new(Deep { kind: Some(kind), name: None, path: Box::default() }))
+        }
+        Subject::AttributeOf { kind, name, path } => {
+            Pick::Deep(Box::new(Deep { kind: Some(kind), name: Some(name), path: path.into() }))
+        }
+        Subject::Kinds => Pick::Kinds,
+        Subject::Now => Pick::Now,
+        Subject::Value(value) => Pick::Value(Box::new(value)),
+    }
+}
+
+/// A text for a message: a very long one cut.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 80;
+    if text.chars().count() <= SHOWN {
+        return text.escape_debug().to_string();
+    }
+    let cut: String = text.chars().take(SHOWN).collect();
+    format!("{}…", cut.escape_debug())
+}

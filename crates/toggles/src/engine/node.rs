@@ -1,0 +1,266 @@
+//! The compiled form: what the evaluator walks.
+
+use std::{net::IpAddr, sync::Arc};
+
+use flowline_core::Timestamp;
+use ipnet::IpNet;
+use regex::Regex;
+
+use super::{
+    custom::{Decide, Predicate, ValueTest},
+    table::Keyed,
+    version::Operand,
+    words::WordSet,
+};
+use crate::{
+    model::{
+        Comparison, Facts, Fault, Hash, MissingInput, OnBroken, PastEnd, Period, Range, Reason, Scale, Slice,
+        Switch, Texts, Truth, ValueType, Variant, VersionDialect,
+    },
+    value::{Name, Value},
+};
+
+#[derive(Debug)]
+pub(crate) struct FlagNode {
+    pub(crate) key: Box<str>,
+    pub(crate) rules: Box<[RuleNode]>,
+    pub(crate) variants: Arc<[Variant]>,
+    pub(crate) fallback: Then,
+    pub(crate) off: Then,
+    pub(crate) prerequisites: Box<[PrerequisiteNode]>,
+    pub(crate) fault: Option<Box<Fault>>,
+    pub(crate) facts: Option<Arc<Facts>>,
+    pub(crate) fallback_reason: Reason,
+    pub(crate) switch: Switch,
+    pub(crate) value_type: ValueType,
+}
+
+impl Keyed for FlagNode {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SegmentNode {
+    pub(crate) name: Box<str>,
+    pub(crate) when: Node,
+}
+
+impl Keyed for SegmentNode {
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PrerequisiteNode {
+    pub(crate) check: CheckNode,
+    pub(crate) otherwise: Option<Then>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CheckNode {
+    pub(crate) hash: u64,
+    pub(crate) check: crate::model::FlagCheck,
+}
+
+#[derive(Debug)]
+pub(crate) struct RuleNode {
+    pub(crate) when: Box<[Node]>,
+    pub(crate) then: Then,
+    pub(crate) id: Option<Box<str>>,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) on_broken: OnBroken,
+}
+
+/// A compiled outcome.
+#[derive(Debug)]
+pub(crate) enum Then {
+    Variant(u32),
+    Split(Box<SplitNode>),
+    GoOn,
+    Rules(Box<[RuleNode]>),
+    Caller,
+    Fault(Box<Fault>),
+    Custom(Arc<dyn Decide>),
+}
+
+/// A compiled condition.
+#[derive(Debug)]
+pub(crate) enum Node {
+    Constant(Truth),
+    All(Box<[Node]>),
+    Any(Box<[Node]>),
+    Not(Box<Node>),
+    Lenient(Box<Node>),
+    Test(TestNode),
+    Share(Box<ShareNode>),
+    Segment(Box<SegmentRef>),
+    Flag(Box<CheckNode>),
+    During(Box<Period>),
+    Custom(Arc<dyn Predicate>),
+}
+
+#[derive(Debug)]
+pub(crate) struct SegmentRef {
+    pub(crate) hash: u64,
+    pub(crate) name: Box<str>,
+    pub(crate) negate: bool,
+    pub(crate) unknown: Truth,
+}
+
+#[derive(Debug)]
+pub(crate) struct TestNode {
+    pub(crate) pick: Pick,
+    pub(crate) op: Op,
+    pub(crate) negate: bool,
+    pub(crate) any_element: bool,
+    pub(crate) missing: Truth,
+    pub(crate) mismatch: Truth,
+}
+
+/// Where to look.
+#[derive(Debug)]
+pub(crate) enum Pick {
+    Key,
+    Attribute(Name),
+    Deep(Box<Deep>),
+    Kinds,
+    Now,
+    Value(Box<Value>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Deep {
+    /// The kind; `None`: the first part.
+    pub(crate) kind: Option<Name>,
+    /// The attribute; `None`: the key.
+    pub(crate) name: Option<Name>,
+    pub(crate) path: Box<[Box<str>]>,
+}
+
+/// A compiled operator.
+#[derive(Debug)]
+pub(crate) enum Op {
+    Present,
+    /// One of a few short texts.
+    Few(Box<[crate::value::Word]>),
+    Words(Box<WordSet>),
+    /// The same with the text of scalars.
+    WordsOfScalars(Box<WordSet>),
+    Affix(Box<Affix>),
+    Equals(Box<[Value]>),
+    Number {
+        comparison: Comparison,
+        parse: bool,
+        with: f64,
+    },
+    Time(Box<TimeOp>),
+    Version(Box<VersionOp>),
+    Pattern {
+        regex: Box<Regex>,
+        scalars: bool,
+    },
+    Network(Box<Networks>),
+    Custom(Arc<dyn ValueTest>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Affix {
+    pub(crate) texts: Box<[Box<str>]>,
+    pub(crate) how: Texts,
+    pub(crate) ignore_case: bool,
+    pub(crate) scalars: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct TimeOp {
+    pub(crate) comparison: Comparison,
+    pub(crate) with: Timestamp,
+    pub(crate) milliseconds: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct VersionOp {
+    pub(crate) comparison: Comparison,
+    pub(crate) with: Operand,
+    pub(crate) dialect: VersionDialect,
+}
+
+/// Blocks, v4 and v6 apart, merged and sorted so that a search is by halves.
+#[derive(Debug, Default)]
+pub(crate) struct Networks {
+    /// First and last address of each block, as numbers.
+    v4: Box<[(u32, u32)]>,
+    v6: Box<[(u128, u128)]>,
+}
+
+impl Networks {
+    pub(crate) fn new(blocks: impl IntoIterator<Item = IpNet>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for block in blocks {
+            match block {
+                IpNet::V4(block) => v4.push((block.network().into(), block.broadcast().into())),
+                IpNet::V6(block) => v6.push((block.network().into(), block.broadcast().into())),
+            }
+        }
+        Self { v4: merged(v4), v6: merged(v6) }
+    }
+
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => within(&self.v4, u32::from(address)),
+            IpAddr::V6(address) => within(&self.v6, u128::from(address)),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+}
+
+fn merged<T: Ord + Copy>(mut blocks: Vec<(T, T)>) -> Box<[(T, T)]> {
+    blocks.sort_unstable();
+    let mut merged: Vec<(T, T)> = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        match merged.last_mut() {
+            Some(last) if block.0 <= last.1 => last.1 = last.1.max(block.1),
+            _ => merged.push(block),
+        }
+    }
+    merged.into()
+}
+
+fn within<T: Ord + Copy>(blocks: &[(T, T)], address: T) -> bool {
+    let after = blocks.partition_point(|block| block.0 <= address);
+    after.checked_sub(1).and_then(|at| blocks.get(at)).is_some_and(|block| address <= block.1)
+}
+
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    pub(crate) input: Box<[Piece]>,
+    pub(crate) hash: Hash,
+    pub(crate) scale: Scale,
+    pub(crate) missing: MissingInput,
+}
+
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Literal(Box<str>),
+    Of { picks: Box<[Pick]>, scalars: bool, skip_empty: bool },
+}
+
+#[derive(Debug)]
+pub(crate) struct ShareNode {
+    pub(crate) bucket: Bucket,
+    pub(crate) ranges: Box<[Range]>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SplitNode {
+    pub(crate) bucket: Bucket,
+    pub(crate) slices: Box<[Slice]>,
+    pub(crate) past_end: PastEnd,
+    pub(crate) on: Option<bool>,
+}

@@ -1,0 +1,218 @@
+//! A compiled set of flags that does not change any more.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Ambient, Ask, Evaluation, Nobody, Observer, Trace, compile,
+    evaluate::Walk,
+    node::{FlagNode, SegmentNode},
+    table::Table,
+};
+use crate::{
+    context::Context,
+    model::{Facts, Flag, FlagSet, Segment, Switch, Truth, ValueType, Variant, Warning},
+    value::{Name, Value},
+};
+
+/// Flags and segments, compiled. Immutable; [changes](Ruleset::with) make a new one that shares what stays.
+///
+/// ```
+/// use flowline_toggles::{context::Context, engine::{Fixed, Ruleset}, model::{Flag, FlagSet, Outcome}};
+/// let mut flag = Flag::boolean("checkout");
+/// flag.fallback = Outcome::Variant(1);
+/// let ruleset = Ruleset::compile(FlagSet { flags: vec![flag], ..FlagSet::new("example") });
+/// let (context, ambient) = (Context::new("user-1"), Fixed::default());
+/// let evaluation = ruleset.evaluate("checkout", &context, &ambient);
+/// assert!(evaluation.on);
+/// assert_eq!(evaluation.variant.map(|variant| &*variant.name), Some("on"));
+/// assert!(!ruleset.is_on("unheard-of", &Context::anonymous(), &Fixed::default()));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Ruleset {
+    pub(crate) flags: Table<FlagNode>,
+    pub(crate) segments: Table<SegmentNode>,
+    format: &'static str,
+    warnings: Arc<[Warning]>,
+    facts: Arc<BTreeMap<String, Value>>,
+}
+
+/// What to change in a ruleset.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Flags to put, replacing those of the same key.
+    pub flags: Vec<Flag>,
+    /// Keys of flags to remove.
+    pub removed_flags: Vec<String>,
+    /// Segments to put, replacing those of the same name.
+    pub segments: Vec<Segment>,
+    /// Names of segments to remove.
+    pub removed_segments: Vec<String>,
+    /// What could not be honoured in what is put.
+    pub warnings: Vec<Warning>,
+}
+
+impl Ruleset {
+    /// Compiles `set`. Never fails: what can't be compiled becomes a [warning](Self::warnings), and at worst a flag that is an error.
+    pub fn compile(set: FlagSet) -> Self {
+        let mut warnings = set.warnings;
+        let flags =
+            Table::build(set.flags.into_iter().map(|flag| Arc::new(compile::flag(flag, &mut warnings))));
+        let segments =
+            Table::build(set.segments.into_iter().map(|one| Arc::new(compile::segment(one, &mut warnings))));
+        Self { flags, segments, format: set.format, warnings: warnings.into(), facts: Arc::new(set.facts) }
+    }
+
+    /// The same with `changes`. Compiles what is put and nothing else; a segment that changed counts for every flag that asks for it.
+    #[must_use]
+    pub fn with(&self, changes: Changes) -> Self {
+        let mut next = self.clone();
+        let mut warnings = changes.warnings;
+        let put: Vec<_> =
+            changes.flags.into_iter().map(|flag| Arc::new(compile::flag(flag, &mut warnings))).collect();
+        let segments: Vec<_> =
+            changes.segments.into_iter().map(|one| Arc::new(compile::segment(one, &mut warnings))).collect();
+        let removed: Vec<&str> = changes.removed_flags.iter().map(String::as_str).collect();
+        if !warnings.is_empty() || !self.warnings.is_empty() {
+            let changed = |warning: &&Warning| {
+                let flag = warning.flag.as_deref();
+                !flag.is_some_and(|flag| removed.contains(&flag) || put.iter().any(|node| *node.key == *flag))
+            };
+            next.warnings = self.warnings.iter().filter(changed).cloned().chain(warnings).collect();
+        }
+        if !put.is_empty() || !removed.is_empty() {
+            next.flags = self.flags.with(put, &removed);
+        }
+        if !segments.is_empty() || !changes.removed_segments.is_empty() {
+            let removed: Vec<&str> = changes.removed_segments.iter().map(String::as_str).collect();
+            next.segments = self.segments.with(segments, &removed);
+        }
+        next
+    }
+
+    /// Whether `flag` is on for `context`. Off if there is no such flag, or it can't be evaluated.
+    #[inline]
+    pub fn is_on(&self, flag: &str, context: &Context, ambient: &dyn Ambient) -> bool {
+        match self.flags.get(flag) {
+            Some(flag) => Walk::new(self, context, ambient).evaluate(flag, Ask::Switch, &mut Nobody).on,
+            None => false,
+        }
+    }
+
+    /// What `flag` comes to for `context`.
+    #[inline]
+    pub fn evaluate<'a>(
+        &'a self,
+        flag: &str,
+        context: &'a Context,
+        ambient: &'a dyn Ambient,
+    ) -> Evaluation<'a> {
+        self.observed(flag, context, ambient, &mut Nobody)
+    }
+
+    /// The same, watched.
+    #[inline]
+    pub fn observed<'a, O: Observer>(
+        &'a self,
+        flag: &str,
+        context: &'a Context,
+        ambient: &'a dyn Ambient,
+        observer: &mut O,
+    ) -> Evaluation<'a> {
+        match self.flags.get(flag) {
+            Some(flag) => Walk::new(self, context, ambient).evaluate(flag, Ask::Everything, observer),
+            None => Evaluation::UNKNOWN,
+        }
+    }
+
+    /// The same, with everything that was looked at on the way.
+    pub fn explain<'a>(
+        &'a self,
+        flag: &str,
+        context: &'a Context,
+        ambient: &'a dyn Ambient,
+    ) -> (Evaluation<'a>, Trace) {
+        let mut trace = Trace::default();
+        let evaluation = self.observed(flag, context, ambient, &mut trace);
+        (evaluation, trace)
+    }
+
+    /// Whether `context` is in a segment; `None` if there is no such segment.
+    pub fn segment(&self, name: &Name, context: &Context, ambient: &dyn Ambient) -> Option<Truth> {
+        Walk::new(self, context, ambient).segment(&name.text(), None, &mut Nobody)
+    }
+
+    /// What could not be honoured.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// The format that it was read from.
+    pub fn format(&self) -> &'static str {
+        self.format
+    }
+
+    /// What the document says of itself.
+    pub fn facts(&self) -> &BTreeMap<String, Value> {
+        &self.facts
+    }
+
+    /// How many flags there are.
+    pub fn len(&self) -> usize {
+        self.flags.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there is a flag of this key.
+    pub fn contains(&self, flag: &str) -> bool {
+        self.flags.get(flag).is_some()
+    }
+
+    /// A flag, looked at from outside.
+    pub fn flag(&self, key: &str) -> Option<FlagView<'_>> {
+        self.flags.get(key).map(|flag| FlagView { flag })
+    }
+
+    /// All flags, ordered by key.
+    pub fn flags(&self) -> Vec<FlagView<'_>> {
+        let mut flags: Vec<_> = self.flags.iter().map(|flag| FlagView { flag }).collect();
+        flags.sort_unstable_by(|a, b| a.flag.key.cmp(&b.flag.key));
+        flags
+    }
+}
+
+/// A flag of a ruleset, looked at from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct FlagView<'a> {
+    flag: &'a FlagNode,
+}
+
+impl<'a> FlagView<'a> {
+    /// Its key.
+    pub fn key(&self) -> &'a str {
+        &self.flag.key
+    }
+
+    /// The type that its values have.
+    pub fn value_type(&self) -> ValueType {
+        self.flag.value_type
+    }
+
+    /// Its master switch.
+    pub fn switch(&self) -> Switch {
+        self.flag.switch
+    }
+
+    /// Its variants.
+    pub fn variants(&self) -> &'a [Variant] {
+        &self.flag.variants
+    }
+
+    /// What people know about it.
+    pub fn facts(&self) -> Option<&'a Facts> {
+        self.flag.facts.as_deref()
+    }
+}

@@ -1,0 +1,52 @@
+//! The formats: each turns its documents into the [model](crate::model), and says what of them can't be honoured.
+//!
+//! A format is a folder of its own with the same inner names: `document` (the document's shape, as serde types), `compile` (document to
+//! [`FlagSet`](crate::model::FlagSet)), and where the format has operators of its own, `operators`. Reading never fails for one flag: errors are for
+//! text that is no document at all.
+
+use flowline_core::error::{BoxError, ErrorKind, Kinded};
+
+use crate::model::FlagSet;
+
+/// Turns documents into the model.
+pub trait Format {
+    /// Its name, in lower case.
+    fn name(&self) -> &'static str;
+
+    /// Reads a document. What can't be honoured in it is among the set's warnings.
+    ///
+    /// # Errors
+    /// If the text is no document of this format at all.
+    fn read(&self, text: &str) -> Result<FlagSet, FormatError>;
+}
+
+/// A text is no document of a format.
+#[derive(Debug, thiserror::Error)]
+#[error("the text is no {format} document: {problem}")]
+pub struct FormatError {
+    /// The format.
+    pub format: &'static str,
+    /// What is wrong, with line and column where they are known.
+    pub problem: String,
+    /// The parser's error.
+    #[source]
+    pub source: Option<BoxError>,
+}
+
+impl FormatError {
+    /// An error of `format`.
+    pub fn new(format: &'static str, problem: impl Into<String>) -> Self {
+        Self { format, problem: problem.into(), source: None }
+    }
+
+    /// The error of a JSON reader.
+    pub fn json(format: &'static str, error: serde_json::Error) -> Self {
+        Self { format, problem: error.to_string(), source: Some(error.into()) }
+    }
+}
+
+impl Kinded for FormatError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}

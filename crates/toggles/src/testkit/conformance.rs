@@ -1,0 +1,82 @@
+//! Running the vendors' own cases: one suite for each format, with one shape of result.
+//!
+//! A format's suite is a function `fn(&Path) -> Option<Report>` that looks for its folder below a directory, and is listed in
+//! [`SUITES`]. The format's own tests and `examples/toggles_conformance.rs` both run it.
+
+use std::{fmt, path::Path};
+
+/// What came of one suite.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// How many cases gave what was expected.
+    pub passed: usize,
+    /// The ones that did not.
+    pub failed: Vec<Failed>,
+    /// The ones that were not tried, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A case that did not give what was expected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    /// Its name: file, test, row.
+    pub name: String,
+    /// What the suite expects.
+    pub expected: String,
+    /// What came.
+    pub got: String,
+}
+
+/// A case that was not tried.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Report {
+    /// Counts a case: passed if both are the same.
+    pub fn check<T: PartialEq + fmt::Debug>(&mut self, name: impl Into<String>, expected: &T, got: &T) {
+        if expected == got {
+            self.passed += 1;
+        } else {
+            self.fail(name, format!("{expected:?}"), format!("{got:?}"));
+        }
+    }
+
+    /// Counts a case that failed.
+    pub fn fail(&mut self, name: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) {
+        self.failed.push(Failed { name: name.into(), expected: expected.into(), got: got.into() });
+    }
+
+    /// Counts a case that was not tried.
+    pub fn skip(&mut self, name: impl Into<String>, why: impl Into<String>) {
+        self.skipped.push(Skipped { name: name.into(), why: why.into() });
+    }
+
+    /// Adds another report's cases.
+    pub fn absorb(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+    }
+}
+
+/// A suite: its name, and what runs it on a directory (`None`: its folder is not there).
+pub struct Suite {
+    /// Its name.
+    pub name: &'static str,
+    /// Runs it.
+    pub run: fn(&Path) -> Option<Report>,
+}
+
+impl fmt::Debug for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// All suites, in the order in which they are run. A format adds its own here.
+pub const SUITES: &[Suite] = &[];
