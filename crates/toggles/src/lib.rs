@@ -10,16 +10,21 @@
 //! | [`format`] | how a document becomes the model |
 //! | [`hash`] | where a hash places people |
 //! | [`engine`] | what a flag comes to, and why |
+//! | [`Toggles`] | which flags are current |
+//! | [`flags`] | how far our own flags are released, where, by whom and why |
 
 pub mod context;
 pub mod engine;
+pub mod flags;
 pub mod format;
 pub mod hash;
 pub mod model;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod toggles;
 pub mod value;
 
 pub use context::Context;
 pub use engine::{Evaluation, Ruleset};
+pub use toggles::Toggles;
 pub use value::Value;

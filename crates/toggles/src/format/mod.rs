@@ -4,6 +4,8 @@
 //! [`FlagSet`](crate::model::FlagSet)), and where the format has operators of its own, `operators`. Reading never fails for one flag: errors are for
 //! text that is no document at all.
 
+pub mod flowline;
+
 use flowline_core::error::{BoxError, ErrorKind, Kinded};
 
 use crate::model::FlagSet;

@@ -1,0 +1,260 @@
+//! All flags and states in memory, and the handles that show them: what changes when a document does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use flowline_core::{
+    id::{Key, ScopeId},
+    store::{Document, Position, StoreError},
+};
+use serde::Serialize;
+
+use super::record::{Held, Place, ScopeRecord};
+use crate::{
+    engine::{Ambient, Changes, Ruleset},
+    format::flowline::{Definition, Effective, FlagKey, State, compile},
+    model::{FlagSet, Warning},
+    toggles::Toggles,
+};
+
+/// How a flag is released in one scope.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WhereOn {
+    /// The scope.
+    pub scope: ScopeId,
+    /// Its state, with what is inherited.
+    pub state: Effective,
+    /// Whether the scope says anything of the flag itself.
+    pub own: bool,
+}
+
+pub(super) struct Board {
+    ambient: Arc<dyn Ambient>,
+    definitions: BTreeMap<FlagKey, Definition>,
+    everywhere: BTreeMap<FlagKey, State>,
+    scopes: BTreeMap<ScopeId, Scope>,
+    position: Position,
+}
+
+#[derive(Default)]
+struct Scope {
+    /// Whether the store knows it.
+    known: bool,
+    base: Option<ScopeId>,
+    states: BTreeMap<FlagKey, State>,
+    /// Made when somebody asks for it first.
+    toggles: Option<Toggles>,
+}
+
+impl Board {
+    pub(super) fn new(ambient: Arc<dyn Ambient>) -> Self {
+        Self {
+            ambient,
+            definitions: BTreeMap::new(),
+            everywhere: BTreeMap::new(),
+            scopes: BTreeMap::new(),
+            position: Position::START,
+        }
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    pub(super) fn reached(&mut self, position: Position) {
+        self.position = self.position.max(position);
+    }
+
+    pub(super) fn load(&mut self, documents: &[(Key, Document)]) -> Result<(), StoreError> {
+        for (key, document) in documents {
+            self.keep(key, Some(document))?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a document as it is now (`None`: it is gone), and shows it to whoever holds a handle.
+    pub(super) fn take(&mut self, key: &Key, document: Option<&Document>) -> Result<(), StoreError> {
+        self.keep(key, document)?;
+        match Held::of(key) {
+            Some(Held::Definition(flag) | Held::State(Place::Everywhere, flag)) => {
+                let all: BTreeSet<ScopeId> = self.scopes.keys().cloned().collect();
+                self.show(&flag, &all);
+            }
+            Some(Held::State(Place::Scope(scope), flag)) => {
+                let heirs = self.heirs(&scope);
+                self.show(&flag, &heirs);
+            }
+            Some(Held::Scope(scope)) => self.show_whole(&scope),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, key: &Key, document: Option<&Document>) -> Result<(), StoreError> {
+        match Held::of(key) {
+            Some(Held::Definition(flag)) => {
+                let definition = document.map(|document| document.decode(key)).transpose()?;
+                put(&mut self.definitions, flag, definition);
+            }
+            Some(Held::State(place, flag)) => {
+                let state = document.map(|document| document.decode(key)).transpose()?;
+                let states = match place {
+                    Place::Everywhere => &mut self.everywhere,
+                    Place::Scope(scope) => &mut self.scopes.entry(scope).or_default().states,
+                };
+                put(states, flag, state);
+            }
+            Some(Held::Scope(scope)) => {
+                let record: Option<ScopeRecord> =
+                    document.map(|document| document.decode(key)).transpose()?;
+                let scope = self.scopes.entry(scope).or_default();
+                scope.known = record.is_some();
+                scope.base = record.and_then(|record| record.base);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets a scope and what is said for it. Handles on it stay, and show what is said for everywhere.
+    pub(super) fn close(&mut self, scope: &ScopeId) {
+        if let Some(found) = self.scopes.get_mut(scope) {
+            found.known = false;
+            found.base = None;
+            found.states.clear();
+            self.show_whole(scope);
+        }
+        self.scopes.retain(|_, scope| scope.known || scope.toggles.is_some() || !scope.states.is_empty());
+    }
+
+    pub(super) fn toggles(&mut self, scope: &ScopeId) -> Toggles {
+        if let Some(toggles) = self.scopes.get(scope).and_then(|scope| scope.toggles.clone()) {
+            return toggles;
+        }
+        let toggles = Toggles::with_ambient(self.ruleset(scope), Arc::clone(&self.ambient));
+        self.scopes.entry(scope.clone()).or_default().toggles = Some(toggles.clone());
+        toggles
+    }
+
+    pub(super) fn definition(&self, flag: &FlagKey) -> Option<Definition> {
+        self.definitions.get(flag).cloned()
+    }
+
+    pub(super) fn keys(&self) -> Vec<FlagKey> {
+        self.definitions.keys().cloned().collect()
+    }
+
+    pub(super) fn said(&self, place: &Place, flag: &FlagKey) -> State {
+        let states = match place {
+            Place::Everywhere => Some(&self.everywhere),
+            Place::Scope(scope) => self.scopes.get(scope).map(|scope| &scope.states),
+        };
+        states.and_then(|states| states.get(flag)).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn states_of(&self, scope: &ScopeId) -> Vec<(FlagKey, State)> {
+        let states = self.scopes.get(scope).into_iter().flat_map(|scope| &scope.states);
+        states.map(|(flag, state)| (flag.clone(), state.clone())).collect()
+    }
+
+    pub(super) fn places_of(&self, flag: &FlagKey) -> Vec<Place> {
+        let scopes = self.scopes.iter().filter(|(_, scope)| scope.states.contains_key(flag));
+        let everywhere = self.everywhere.contains_key(flag).then_some(Place::Everywhere);
+        everywhere.into_iter().chain(scopes.map(|(scope, _)| Place::Scope(scope.clone()))).collect()
+    }
+
+    pub(super) fn effective(&self, scope: &ScopeId, flag: &FlagKey) -> Effective {
+        let own = self.line(scope).into_iter().filter_map(|scope| self.scopes.get(scope)?.states.get(flag));
+        Effective::of(own.chain(self.everywhere.get(flag)))
+    }
+
+    pub(super) fn where_on(&self, flag: &FlagKey) -> Vec<WhereOn> {
+        let known = self.scopes.iter().filter(|(_, scope)| scope.known || !scope.states.is_empty());
+        known
+            .map(|(id, scope)| WhereOn {
+                scope: id.clone(),
+                state: self.effective(id, flag),
+                own: scope.states.contains_key(flag),
+            })
+            .collect()
+    }
+
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let on = Effective::of([&State::on()]);
+        for (flag, definition) in &self.definitions {
+            compile(flag.as_str(), definition, &on, &mut warnings);
+        }
+        warnings
+    }
+
+    /// Whether `scope` is `base` or inherits from it.
+    pub(super) fn inherits(&self, scope: &ScopeId, base: &ScopeId) -> bool {
+        self.line(scope).contains(&base)
+    }
+
+    /// The scope and its bases, nearest first. A circle (two processes may make one) ends where it closes.
+    fn line<'b>(&'b self, scope: &'b ScopeId) -> Vec<&'b ScopeId> {
+        let mut line = vec![scope];
+        let mut at = scope;
+        while let Some(base) = self.scopes.get(at).and_then(|scope| scope.base.as_ref()) {
+            if line.contains(&base) {
+                break;
+            }
+            line.push(base);
+            at = base;
+        }
+        line
+    }
+
+    /// The scope and all that inherit from it.
+    fn heirs(&self, scope: &ScopeId) -> BTreeSet<ScopeId> {
+        self.scopes.keys().filter(|id| self.inherits(id, scope)).cloned().collect()
+    }
+
+    /// Shows one flag as it is now in some scopes.
+    fn show(&self, flag: &FlagKey, scopes: &BTreeSet<ScopeId>) {
+        for scope in scopes {
+            let Some(toggles) = self.scopes.get(scope).and_then(|scope| scope.toggles.as_ref()) else {
+                continue;
+            };
+            let mut changes = Changes::default();
+            match self.definitions.get(flag) {
+                Some(definition) => {
+                    let state = self.effective(scope, flag);
+                    changes.flags.push(compile(flag.as_str(), definition, &state, &mut changes.warnings));
+                }
+                None => changes.removed_flags.push(flag.to_string()),
+            }
+            toggles.update(changes);
+        }
+    }
+
+    /// Shows all flags as they are now in a scope and those that inherit from it.
+    fn show_whole(&self, scope: &ScopeId) {
+        for id in self.heirs(scope) {
+            if let Some(toggles) = self.scopes.get(&id).and_then(|scope| scope.toggles.as_ref()) {
+                toggles.replace(self.ruleset(&id));
+            }
+        }
+    }
+
+    fn ruleset(&self, scope: &ScopeId) -> Ruleset {
+        let mut set = FlagSet::new("flowline");
+        for (flag, definition) in &self.definitions {
+            let state = self.effective(scope, flag);
+            let flag = compile(flag.as_str(), definition, &state, &mut set.warnings);
+            set.flags.push(flag);
+        }
+        Ruleset::compile(set)
+    }
+}
+
+fn put<T>(map: &mut BTreeMap<FlagKey, T>, flag: FlagKey, value: Option<T>) {
+    match value {
+        Some(value) => drop(map.insert(flag, value)),
+        None => drop(map.remove(&flag)),
+    }
+}

@@ -1,0 +1,274 @@
+//! What holds of flags kept in a store.
+
+use std::sync::Arc;
+
+use flowline_core::{
+    clock::ManualClock,
+    id::ScopeId,
+    store::{MemoryStore, Store},
+};
+
+use super::*;
+use crate::{context::Context, format::flowline::Definition, value::Value};
+
+fn ada() -> Author {
+    Author::new("ada", "because")
+}
+
+fn scope(name: &str) -> ScopeId {
+    ScopeId::new(name).unwrap()
+}
+
+fn key(name: &str) -> FlagKey {
+    FlagKey::new(name).unwrap()
+}
+
+async fn open(store: &Arc<dyn Store>) -> Flags {
+    Flags::open(Arc::clone(store), Arc::new(ManualClock::default())).await.unwrap()
+}
+
+async fn flags() -> (Arc<dyn Store>, Flags) {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let flags = open(&store).await;
+    flags.define(&key("checkout"), Definition::default(), &ada()).await.unwrap();
+    (store, flags)
+}
+
+fn who_is_in(toggles: &Toggles) -> BTreeSet<usize> {
+    (0..1_000).filter(|user| toggles.is_on("checkout", &Context::new(format!("user-{user}")))).collect()
+}
+
+#[tokio::test]
+async fn a_defined_flag_is_off_until_somebody_releases_it() {
+    let (_, flags) = flags().await;
+    let toggles = flags.toggles(&scope("production"));
+    assert!(who_is_in(&toggles).is_empty());
+    flags.switch_on(&scope("production"), &key("checkout"), &ada()).await.unwrap();
+    assert_eq!(who_is_in(&toggles).len(), 1_000);
+    assert!(who_is_in(&flags.toggles(&scope("staging"))).is_empty());
+}
+
+#[tokio::test]
+async fn raising_a_rollout_throws_nobody_out() {
+    let (_, flags) = flags().await;
+    let (production, checkout) = (scope("production"), key("checkout"));
+    let toggles = flags.toggles(&production);
+    let mut before = BTreeSet::new();
+    for percent in [0.0, 0.5, 10.0, 20.0, 99.999, 100.0] {
+        flags.set_rollout(&production, &checkout, Percent::new(percent).unwrap(), &ada()).await.unwrap();
+        let now = who_is_in(&toggles);
+        assert!(before.is_subset(&now), "{percent}");
+        let expected = percent * 10.0;
+        #[expect(clippy::cast_precision_loss, reason = "at most 1,000")]
+        let off_by = (now.len() as f64 - expected).abs();
+        assert!(off_by <= 40.0, "{percent}: {}", now.len());
+        before = now;
+    }
+    assert_eq!(before.len(), 1_000);
+}
+
+#[tokio::test]
+async fn a_preview_inherits_overrides_and_takes_its_state_with_it() {
+    let (store, flags) = flags().await;
+    let (production, preview, checkout) = (scope("production"), scope("pr-123"), key("checkout"));
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    let shown = flags.toggles(&preview);
+    flags.set_rollout(&production, &checkout, Percent::new(10.0).unwrap(), &ada()).await.unwrap();
+    assert_eq!(who_is_in(&shown), who_is_in(&flags.toggles(&production)));
+    flags.set_rollout(&preview, &checkout, Percent::ALL, &ada()).await.unwrap();
+    assert_eq!(who_is_in(&shown).len(), 1_000);
+    let on: Vec<_> =
+        flags.where_on(&checkout).into_iter().map(|it| (it.scope, it.state.rollout, it.own)).collect();
+    let ten = Percent::new(10.0).unwrap();
+    assert_eq!(on, [(preview.clone(), Percent::ALL, true), (production.clone(), ten, true)]);
+    flags.close_scope(&preview, &ada()).await.unwrap();
+    assert!(who_is_in(&shown).is_empty());
+    assert_eq!(store.list("toggles/state/pr-123/").await.unwrap().len(), 0);
+    assert_eq!(flags.where_on(&checkout).len(), 1);
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    assert_eq!(who_is_in(&shown), who_is_in(&flags.toggles(&production)));
+}
+
+#[tokio::test]
+async fn a_killed_flag_is_off_whatever_an_heir_says() {
+    let (_, flags) = flags().await;
+    let (production, preview, checkout) = (scope("production"), scope("pr-123"), key("checkout"));
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    flags.switch_on(&preview, &checkout, &ada()).await.unwrap();
+    let toggles = flags.toggles(&preview);
+    assert_eq!(who_is_in(&toggles).len(), 1_000);
+    for place in [Place::Everywhere, Place::from(&production), Place::from(&preview)] {
+        flags.kill(place.clone(), &checkout, &ada()).await.unwrap();
+        assert!(who_is_in(&toggles).is_empty(), "{place}");
+        flags.switch_on(&preview, &checkout, &ada()).await.unwrap();
+        assert!(who_is_in(&toggles).is_empty(), "{place}");
+        flags.revive(place, &checkout, &ada()).await.unwrap();
+        assert_eq!(who_is_in(&toggles).len(), 1_000);
+    }
+}
+
+#[tokio::test]
+async fn another_process_sees_changes_while_it_follows() {
+    let (store, flags) = flags().await;
+    let other = open(&store).await;
+    let toggles = other.toggles(&scope("production"));
+    let follower = tokio::spawn({
+        let other = other.clone();
+        async move { other.follow().await }
+    });
+    flags.switch_on(&scope("production"), &key("checkout"), &ada()).await.unwrap();
+    for _ in 0..1_000 {
+        if !who_is_in(&toggles).is_empty() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(who_is_in(&toggles).len(), 1_000);
+    flags.remove(&key("checkout"), &ada()).await.unwrap();
+    other.refresh().await.unwrap();
+    assert!(who_is_in(&toggles).is_empty());
+    assert!(other.keys().is_empty());
+    follower.abort();
+}
+
+#[tokio::test]
+async fn a_closed_scope_is_closed_for_followers_too() {
+    let (store, flags) = flags().await;
+    let (production, preview, checkout) = (scope("production"), scope("pr-123"), key("checkout"));
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    flags.switch_on(&preview, &checkout, &ada()).await.unwrap();
+    let other = open(&store).await;
+    let toggles = other.toggles(&preview);
+    assert_eq!(who_is_in(&toggles).len(), 1_000);
+    flags.close_scope(&preview, &ada()).await.unwrap();
+    other.refresh().await.unwrap();
+    assert!(who_is_in(&toggles).is_empty());
+    assert!(other.where_on(&checkout).is_empty());
+}
+
+#[tokio::test]
+async fn each_change_is_a_fact_and_can_be_taken_back() {
+    let (store, flags) = flags().await;
+    let (production, checkout) = (scope("production"), key("checkout"));
+    for percent in [10.0, 20.0] {
+        let why = Author::new("grace", format!("to {percent}"));
+        flags.set_rollout(&production, &checkout, Percent::new(percent).unwrap(), &why).await.unwrap();
+    }
+    let rollout = || flags.effective(&production, &checkout).rollout.to_string();
+    assert_eq!(rollout(), "20");
+    assert!(flags.undo(&checkout, &ada()).await.unwrap());
+    assert_eq!(rollout(), "10");
+    assert!(flags.undo(&checkout, &ada()).await.unwrap());
+    assert_eq!((rollout().as_str(), flags.effective(&production, &checkout).on), ("100", false));
+    assert!(flags.undo(&checkout, &ada()).await.unwrap());
+    assert!(flags.definition(&checkout).is_none());
+    assert!(!flags.undo(&checkout, &ada()).await.unwrap());
+    let lines = flags.history(&checkout).await.unwrap().into_iter().map(|(event, change)| {
+        let json =
+            |it: Option<serde_json::Value>| it.map_or_else(|| "nothing".to_owned(), |it| it.to_string());
+        format!(
+            "{} {}: {} -> {} ({})",
+            event.actor,
+            event.id,
+            json(change.before),
+            json(change.after),
+            change.reason
+        )
+    });
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+        ada flag/checkout/definition/0: nothing -> {"kind":"release"} (because)
+        grace flag/checkout/at-production/1: nothing -> {"on":true,"rollout":10} (to 10)
+        grace flag/checkout/at-production/2: {"on":true,"rollout":10} -> {"on":true,"rollout":20} (to 20)
+        ada flag/checkout/at-production/3: {"on":true,"rollout":20} -> {"on":true,"rollout":10} (because)
+        ada flag/checkout/at-production/4: {"on":true,"rollout":10} -> nothing (because)
+        ada flag/checkout/definition/5: {"kind":"release"} -> nothing (because)
+        "#);
+    assert_eq!(store.list("toggles/").await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn what_others_changed_is_not_undone_blindly() {
+    let (_, flags) = flags().await;
+    let (preview, checkout) = (scope("pr-123"), key("checkout"));
+    flags.switch_on(&preview, &checkout, &ada()).await.unwrap();
+    flags.close_scope(&preview, &ada()).await.unwrap();
+    assert!(matches!(flags.undo(&checkout, &ada()).await, Err(FlagsError::Moved { .. })));
+}
+
+#[tokio::test]
+async fn bad_requests_are_typed_errors() {
+    let (_, flags) = flags().await;
+    let (a, b) = (scope("a"), scope("b"));
+    flags.open_scope(&a, Some(&b), &ada()).await.unwrap();
+    let told = [
+        flags.open_scope(&b, Some(&a), &ada()).await.unwrap_err().to_string(),
+        flags.kill(&a, &key("nobody"), &ada()).await.unwrap_err().to_string(),
+        FlagKey::new("a b").unwrap_err().to_string(),
+        Percent::new(f64::NAN).unwrap_err().to_string(),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @r"
+        scope `b` cannot have `a` as its base: `a` inherits from it
+        there is no flag `nobody`; define it first
+        `a b` is not a flag's key; use 1 to 100 letters a-z, digits, `.`, `_` and `-`, the first a letter or digit
+        NaN is not a percentage; use a number from 0 to 100
+        ");
+}
+
+#[tokio::test]
+async fn conditions_and_variants_work_as_they_are_written() {
+    let (_, flags) = flags().await;
+    let production = scope("production");
+    let definition: Definition = serde_json::from_str(
+        r#"{
+            "variants": {"a": "red", "b": "blue"}, "serve": {"a": 1, "b": 3},
+            "audience": [{"attribute": "country", "in": ["NO", "SE"]}, {"attribute": "app.version", "version": ">= 2.1.0"}],
+            "rules": [{"id": "staff", "when": [{"attribute": "email", "ends_with": "@AWESOME.com", "ignore_case": true}], "serve": "b"}]
+        }"#,
+    )
+    .unwrap();
+    let again: Definition = serde_json::from_str(&serde_json::to_string(&definition).unwrap()).unwrap();
+    assert_eq!(definition, again);
+    flags.define(&key("colour"), definition, &ada()).await.unwrap();
+    flags.switch_on(&production, &key("colour"), &ada()).await.unwrap();
+    assert_eq!(flags.warnings(), []);
+    let toggles = flags.toggles(&production);
+    let version = |text: &str| Value::object([("version", Value::from(text))]);
+    let user =
+        |n: usize| Context::new(format!("user-{n}")).with("country", "NO").with("app", version("2.10.0"));
+    let blue = (0..1_000).filter(|n| toggles.value("colour", &user(*n)) == Some("blue".into())).count();
+    assert!((700..800).contains(&blue), "{blue}");
+    assert_eq!(toggles.value("colour", &user(1).with("app", version("2.0.9"))), None);
+    assert_eq!(
+        toggles.value("colour", &Context::new("x").with("email", "ada@awesome.com")),
+        Some("blue".into())
+    );
+}
+
+#[tokio::test]
+async fn a_definition_that_makes_no_sense_harms_no_other() {
+    let (_, flags) = flags().await;
+    let production = scope("production");
+    for (name, text) in [
+        ("serves-nobody", r#"{"variants": {"a": 1}}"#),
+        ("mixed", r#"{"variants": {"a": 1, "b": "x"}, "serve": "a"}"#),
+        ("unknown-variant", r#"{"serve": "blue"}"#),
+        ("nothing-compared", r#"{"audience": [{"attribute": "x"}]}"#),
+        ("no-version", r#"{"rules": [{"when": [{"attribute": "x", "version": "> two"}]}]}"#),
+        ("no-weight", r#"{"serve": {"on": 0}}"#),
+    ] {
+        flags.define(&key(name), serde_json::from_str(text).unwrap(), &ada()).await.unwrap();
+        flags.switch_on(&production, &key(name), &ada()).await.unwrap();
+        assert!(!flags.toggles(&production).is_on(name, &Context::new("u")), "{name}");
+    }
+    flags.switch_on(&production, &key("checkout"), &ada()).await.unwrap();
+    assert!(flags.toggles(&production).is_on("checkout", &Context::new("u")));
+    let told: Vec<_> = flags.warnings().iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(told.join("\n"), @r"
+        flag `mixed`, variants/b: variant `b` is a text among others; the flag is an error until that is mended
+        flag `no-version`, rules/1/clause 1: `> two` is no version comparison; write it as `>= 2.1.0`; the flag is an error until that is mended
+        flag `no-weight`, serve: the weights of `serve` add up to nothing; the flag is an error until that is mended
+        flag `nothing-compared`, audience/clause 1: the clause on `x` compares it with nothing; the flag is an error until that is mended
+        flag `serves-nobody`, serve: the flag has variants but does not say which to `serve`; the flag is an error until that is mended
+        flag `unknown-variant`, serve: there is no variant `blue`; there are `off`, `on`; the flag is an error until that is mended
+        ");
+}

@@ -1,0 +1,231 @@
+//! From definition and state to the model.
+
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::{Clause, Definition, Effective, Percent, Rule, Serve};
+use crate::{
+    model::{
+        Bucketing, Condition, Facts, Fault, FaultCode, Flag, FlagCheck, Hash, Input, MissingInput, OnBroken,
+        Outcome, PastEnd, Prerequisite, Range, Reason, Scale, Share, Slice, Split, Subject, Switch,
+        ValueType, Variant, Warning,
+    },
+    value::Value,
+};
+
+/// Points lie from 0 up to but not including this: thousandths of a percent.
+const POINTS: u32 = 100_000;
+
+/// The flag that `definition` is in a place whose state is `state`, and what does not make sense in it.
+///
+/// A definition that does not make sense gives a flag with a fault, and says so in a warning; other flags are not harmed.
+pub fn compile(key: &str, definition: &Definition, state: &Effective, warnings: &mut Vec<Warning>) -> Flag {
+    match Compiler::new(key, definition).and_then(|compiler| compiler.flag(state)) {
+        Ok(flag) => flag,
+        Err((at, problem)) => {
+            let fault = Fault::new(FaultCode::ParseError, problem.as_str());
+            warnings.push(Warning::of(key, at, problem + "; the flag is an error until that is mended"));
+            Flag { facts: Some(facts(definition)), ..Flag::faulty(key, fault) }
+        }
+    }
+}
+
+/// Where a rollout places a targeting key on the line from 0 to 100 %, in thousandths of a percent. In at any rollout above that.
+pub fn rollout_point(salt: &str, targeting_key: &str) -> u32 {
+    let hash = xxh3_64_with_seed(targeting_key.as_bytes(), xxh3_64(salt.as_bytes())) >> 32;
+    u32::try_from((hash * u64::from(POINTS)) >> 32).unwrap_or(POINTS)
+}
+
+type Problem = (String, String);
+
+struct Compiler<'d> {
+    key: &'d str,
+    definition: &'d Definition,
+    variants: Arc<[Variant]>,
+    value_type: ValueType,
+    salt: &'d str,
+}
+
+impl<'d> Compiler<'d> {
+    fn new(key: &'d str, definition: &'d Definition) -> Result<Self, Problem> {
+        let salt = definition.salt.as_deref().unwrap_or(key);
+        if definition.variants.is_empty() {
+            let variants = Variant::booleans();
+            return Ok(Self { key, definition, variants, value_type: ValueType::Boolean, salt });
+        }
+        let mut value_type: Option<ValueType> = None;
+        for (name, value) in &definition.variants {
+            let Some(own) = type_of(value) else {
+                return Err((format!("variants/{name}"), format!("variant `{name}` is null")));
+            };
+            match value_type.replace(own) {
+                Some(before) if before != own => {
+                    let problem = format!("variant `{name}` is a {} among others", value.kind());
+                    return Err((format!("variants/{name}"), problem));
+                }
+                _ => {}
+            }
+        }
+        let off = definition.off.as_deref();
+        let variants = definition.variants.iter().map(|(name, value)| {
+            let variant = Variant::new(name.as_str(), value.clone());
+            // Whoever gets the variant that stands for "off" does not have the feature, whatever its value.
+            let on = if value.as_bool().is_some() { variant.on } else { off != Some(name.as_str()) };
+            Variant { on, ..variant }
+        });
+        let variants = variants.collect();
+        Ok(Self { key, definition, variants, value_type: value_type.unwrap_or_default(), salt })
+    }
+
+    fn flag(&self, state: &Effective) -> Result<Flag, Problem> {
+        let definition = self.definition;
+        let mut flag = Flag::new(self.key, self.value_type, Arc::clone(&self.variants));
+        flag.facts = Some(facts(definition));
+        flag.switch = match state {
+            Effective { killed: true, .. } => Switch::Killed,
+            Effective { on: false, .. } => Switch::Off,
+            _ => Switch::On,
+        };
+        flag.off = self.off()?;
+        flag.fallback = flag.off.clone();
+        flag.prerequisites = definition
+            .requires
+            .iter()
+            .map(|key| Prerequisite { check: FlagCheck::on(key.as_str()), otherwise: None })
+            .collect();
+        for (index, rule) in definition.rules.iter().enumerate() {
+            flag.rules.push(self.rule(index, rule)?);
+        }
+        let everybody = definition.audience.is_empty() && state.rollout == Percent::ALL;
+        let serve = self.serve("serve", state.serve.as_ref().or(definition.serve.as_ref()))?;
+        if everybody {
+            flag.fallback_reason =
+                (flag.rules.is_empty() && flag.prerequisites.is_empty()).then_some(Reason::Static);
+            if matches!(serve, Outcome::Split(_)) {
+                flag.fallback_reason = None;
+            }
+            flag.fallback = serve;
+        } else {
+            let mut when = conditions("audience", &definition.audience)?;
+            when.extend(self.within(state.rollout));
+            flag.rules.push(crate::model::Rule {
+                id: None,
+                when: Condition::All(when),
+                then: serve,
+                reason: None,
+                on_broken: OnBroken::Fault(FaultCode::ParseError),
+            });
+        }
+        Ok(flag)
+    }
+
+    fn off(&self) -> Result<Outcome, Problem> {
+        match &self.definition.off {
+            Some(name) => self.variant("off", name).map(Outcome::Variant),
+            None if self.definition.variants.is_empty() => Ok(Outcome::Variant(0)),
+            None => Ok(Outcome::Caller),
+        }
+    }
+
+    fn rule(&self, index: usize, rule: &Rule) -> Result<crate::model::Rule, Problem> {
+        let at = format!("rules/{}", index + 1);
+        let mut when = conditions(&at, &rule.when)?;
+        when.extend(rule.rollout.and_then(|percent| self.within(percent)));
+        Ok(crate::model::Rule {
+            id: rule.id.as_deref().map(Into::into),
+            when: Condition::All(when),
+            then: self.serve(&at, rule.serve.as_ref().or(self.definition.serve.as_ref()))?,
+            reason: None,
+            on_broken: OnBroken::Fault(FaultCode::ParseError),
+        })
+    }
+
+    /// The condition that a user is within a rollout; none if everybody is.
+    fn within(&self, percent: Percent) -> Option<Condition> {
+        (percent != Percent::ALL).then(|| {
+            Condition::Share(Share {
+                bucketing: bucketing(self.salt),
+                ranges: vec![Range::below(f64::from(percent.thousandths()))],
+            })
+        })
+    }
+
+    fn serve(&self, at: &str, serve: Option<&Serve>) -> Result<Outcome, Problem> {
+        match serve {
+            None if self.definition.variants.is_empty() => Ok(Outcome::Variant(1)),
+            None => {
+                Err((at.to_owned(), "the flag has variants but does not say which to `serve`".to_owned()))
+            }
+            Some(Serve::Variant(name)) => self.variant(at, name).map(Outcome::Variant),
+            Some(Serve::Split(weights)) => {
+                let total: u64 = weights.values().map(|weight| u64::from(*weight)).sum();
+                if total == 0 {
+                    return Err((at.to_owned(), "the weights of `serve` add up to nothing".to_owned()));
+                }
+                let mut slices = Vec::with_capacity(weights.len());
+                let mut sum = 0;
+                for (name, weight) in weights {
+                    sum += u64::from(*weight);
+                    #[expect(clippy::cast_precision_loss, reason = "points are below 100,000")]
+                    let until = (sum * u64::from(POINTS)) as f64 / total as f64;
+                    let variant = self.variant(at, name)?;
+                    slices.push(Slice { range: Range::below(until), variant, experiment: false });
+                }
+                let on = |slice: &Slice| self.variants.get(slice.variant).map(|variant| variant.on);
+                let first = slices.first().and_then(on);
+                Ok(Outcome::Split(Box::new(Split {
+                    // Not the rollout's seed: among the first 10 %, the variants shall be spread as among all.
+                    bucketing: bucketing(&format!("{}/variants", self.salt)),
+                    on: first.filter(|_| slices.iter().all(|slice| on(slice) == first)),
+                    slices,
+                    past_end: PastEnd::Last,
+                })))
+            }
+        }
+    }
+
+    fn variant(&self, at: &str, name: &str) -> Result<usize, Problem> {
+        self.variants.iter().position(|variant| *variant.name == *name).ok_or_else(|| {
+            let names: Vec<_> = self.variants.iter().map(|variant| format!("`{}`", variant.name)).collect();
+            (at.to_owned(), format!("there is no variant `{name}`; there are {}", names.join(", ")))
+        })
+    }
+}
+
+fn conditions(at: &str, clauses: &[Clause]) -> Result<Vec<Condition>, Problem> {
+    let condition = |(index, clause): (usize, &Clause)| {
+        clause.condition().map_err(|problem| (format!("{at}/clause {}", index + 1), problem))
+    };
+    clauses.iter().enumerate().map(condition).collect()
+}
+
+fn bucketing(salt: &str) -> Bucketing {
+    Bucketing {
+        input: vec![Input::Of { first_of: vec![Subject::Key], scalars: false, skip_empty: false }],
+        hash: Hash::Xxh3 { seed: xxh3_64(salt.as_bytes()) },
+        scale: Scale::Multiply { of: POINTS },
+        missing: MissingInput::NoPoint,
+    }
+}
+
+fn type_of(value: &Value) -> Option<ValueType> {
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(_) => ValueType::Boolean,
+        Value::Number(_) => ValueType::Number,
+        Value::Text(_) => ValueType::String,
+        Value::List(_) | Value::Object(_) => ValueType::Object,
+    })
+}
+
+fn facts(definition: &Definition) -> Arc<Facts> {
+    Arc::new(Facts {
+        description: definition.description.clone(),
+        owner: definition.owner.clone(),
+        kind: definition.kind,
+        created: definition.created,
+        expected_end: definition.expected_end,
+        metadata: definition.metadata.clone(),
+    })
+}

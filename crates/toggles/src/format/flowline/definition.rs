@@ -1,0 +1,344 @@
+//! What a flag of our own is, and how far it is released.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use flowline_core::{
+    Timestamp,
+    error::{ErrorKind, Kinded},
+};
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Clause;
+use crate::{model::FlagKind, value::Value};
+
+/// A flag's key: 1 to 100 characters of `a`–`z`, `A`–`Z`, `0`–`9`, `.`, `_` and `-`, the first a letter or a digit.
+///
+/// (Flags of other formats are called by any text; this is the rule for our own.)
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct FlagKey(Arc<str>);
+
+impl FlagKey {
+    /// Checks `text` and takes it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, FlagKeyError> {
+        let text = text.as_ref();
+        let first = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+        let rest = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        if first && rest && text.len() <= 100 {
+            Ok(Self(text.into()))
+        } else {
+            Err(FlagKeyError { text: text.chars().take(120).collect() })
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text is not a flag's key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{}` is not a flag's key; use 1 to 100 letters a-z, digits, `.`, `_` and `-`, the first a letter or digit",
+    .text.escape_debug()
+)]
+pub struct FlagKeyError {
+    text: String,
+}
+
+impl Kinded for FlagKeyError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
+
+impl fmt::Display for FlagKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl std::str::FromStr for FlagKey {
+    type Err = FlagKeyError;
+
+    fn from_str(text: &str) -> Result<Self, FlagKeyError> {
+        Self::new(text)
+    }
+}
+
+impl AsRef<str> for FlagKey {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for FlagKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for FlagKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::new(text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A percentage from 0 to 100, exact to a thousandth.
+///
+/// ```
+/// use flowline_toggles::format::flowline::Percent;
+/// assert_eq!(Percent::new(12.5)?.to_string(), "12.5");
+/// assert!(Percent::new(101.0).is_err());
+/// # Ok::<(), flowline_toggles::format::flowline::PercentError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(u32);
+
+impl Percent {
+    /// Nobody.
+    pub const NONE: Self = Self(0);
+    /// Everybody.
+    pub const ALL: Self = Self(100_000);
+
+    /// `percent`, rounded to a thousandth.
+    ///
+    /// # Errors
+    /// If it is not within 0 to 100.
+    pub fn new(percent: f64) -> Result<Self, PercentError> {
+        if !(0.0..=100.0).contains(&percent) {
+            return Err(PercentError { percent: percent.to_string() });
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 100,000")]
+        Ok(Self((percent * 1_000.0).round() as u32))
+    }
+
+    /// Thousandths of a percent, 0 to 100,000.
+    pub fn thousandths(self) -> u32 {
+        self.0
+    }
+
+    /// The number, 0 to 100.
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1_000.0
+    }
+}
+
+/// A number is no percentage.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{percent} is not a percentage; use a number from 0 to 100")]
+pub struct PercentError {
+    percent: String,
+}
+
+impl Kinded for PercentError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.as_f64())
+    }
+}
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_multiple_of(1_000) {
+            serializer.serialize_u32(self.0 / 1_000)
+        } else {
+            serializer.serialize_f64(self.as_f64())
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a flag is, wherever it is released.
+///
+/// The default is a boolean flag for everybody without rules.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Definition {
+    /// What it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who looks after it: its shepherd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// What it is for.
+    pub kind: FlagKind,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// When it should be gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_end: Option<Timestamp>,
+    /// Its values by name, all of one type. None: a boolean flag with `on` and `off`.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub variants: IndexMap<String, Value>,
+    /// What those get who get it; of a boolean flag by default `on`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serve: Option<Serve>,
+    /// The variant that the others get; of a boolean flag by default `off`, of another the caller's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub off: Option<String>,
+    /// Flags that must be on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<FlagKey>,
+    /// Who may get it at all; all clauses must hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audience: Vec<Clause>,
+    /// Exceptions, looked at in order before audience and rollout.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// What places users on the line; by default the flag's key. Changing it throws the dice again for everybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+    /// Texts, numbers and booleans by name, handed on to whoever evaluates.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, Value>,
+}
+
+/// An exception: who gets what, whatever the rollout says.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    /// Its name, for explanations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// When it applies; all clauses must hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<Clause>,
+    /// What they get; by default what the flag serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serve: Option<Serve>,
+    /// To how many percent of them; the others are looked at further.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Percent>,
+}
+
+/// A variant, or several with weights.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Serve {
+    /// This variant.
+    Variant(String),
+    /// These variants, each by its weight among all.
+    Split(IndexMap<String, u32>),
+}
+
+impl From<&str> for Serve {
+    fn from(name: &str) -> Self {
+        Self::Variant(name.to_owned())
+    }
+}
+
+impl Serialize for Serve {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Variant(name) => serializer.serialize_str(name),
+            Self::Split(weights) => weights.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Serve {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> serde::de::Visitor<'de> for Either {
+            type Value = Serve;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a variant's name, or weights by name such as { a = 1, b = 1 }")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Serve, E> {
+                Ok(Serve::Variant(name.to_owned()))
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Serve, A::Error> {
+                IndexMap::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Serve::Split)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// How far a flag is released in one place. What is absent is inherited from the place below it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Whether it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<bool>,
+    /// To how many percent of its audience.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Percent>,
+    /// What those get who get it, in place of the definition's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serve: Option<Serve>,
+    /// The kill switch: off here and in every place that inherits from here, whatever else is said.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub killed: bool,
+}
+
+impl State {
+    /// On for everybody.
+    pub fn on() -> Self {
+        Self { on: Some(true), rollout: Some(Percent::ALL), ..Self::default() }
+    }
+
+    /// Off.
+    pub fn off() -> Self {
+        Self { on: Some(false), ..Self::default() }
+    }
+
+    /// On for a share.
+    pub fn rollout(percent: Percent) -> Self {
+        Self { on: Some(true), rollout: Some(percent), ..Self::default() }
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A state in which nothing is open any more.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Effective {
+    /// Whether it is on.
+    pub on: bool,
+    /// To how many percent of its audience.
+    pub rollout: Percent,
+    /// What those get who get it, in place of the definition's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serve: Option<Serve>,
+    /// Whether a kill switch holds it off.
+    pub killed: bool,
+}
+
+impl Effective {
+    /// What `states` come to, from the nearest place to the farthest. Nothing said: off, and once on, for everybody.
+    pub fn of<'s>(states: impl IntoIterator<Item = &'s State>) -> Self {
+        let (mut on, mut rollout, mut serve, mut killed) = (None, None, None, false);
+        for state in states {
+            on = on.or(state.on);
+            rollout = rollout.or(state.rollout);
+            serve = serve.or_else(|| state.serve.clone());
+            killed |= state.killed;
+        }
+        Self { on: on.unwrap_or(false), rollout: rollout.unwrap_or(Percent::ALL), serve, killed }
+    }
+}
