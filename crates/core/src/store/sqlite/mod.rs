@@ -41,13 +41,14 @@ pub struct SqliteOptions {
     pub busy_limit: Duration,
     /// Whether opening checks the structure of the whole file, which takes about 1 ms for each MB. Yes.
     pub check: bool,
-    /// The size of a page of a file that is made, in bytes: a power of two from 512 to 65,536. 4,096.
+    /// The size of a page of a file that is made, in bytes: a power of two from 512 to 65,536. 2,048: a commit writes
+    /// whole pages, and most events and documents are small.
     pub page_size: u32,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { busy_limit: Duration::from_secs(5), check: true, page_size: 4_096 }
+        Self { busy_limit: Duration::from_secs(5), check: true, page_size: 2_048 }
     }
 }
 

@@ -17,6 +17,10 @@ const APPLICATION: i32 = 0x666c_6f77;
 /// The version of the tables.
 const VERSION: i32 = 1;
 
+/// How long the log grows before its pages are copied back into the file and it is written from the start again, in bytes. Short enough
+/// to be reserved in advance, long enough that a page that many commits change is copied back once.
+pub(super) const LOG: i64 = 4 << 20;
+
 const TABLES: &str = "
     CREATE TABLE documents (
         key TEXT PRIMARY KEY NOT NULL,
@@ -62,6 +66,7 @@ pub(super) fn open(place: &Place, options: &SqliteOptions) -> Result<Connection,
     if options.check {
         check(place, &connection)?;
     }
+    limit_log(&connection).map_err(failed)?;
     Ok(connection)
 }
 
@@ -82,11 +87,16 @@ fn settle(connection: &Connection, busy_limit: Duration) -> rusqlite::Result<()>
     connection.busy_timeout(busy_limit)?;
     // The log is flushed by `sync`, after the commit; with NORMAL, SQLite itself flushes around checkpoints, which keeps the order.
     connection.pragma_update(None, "synchronous", "normal")?;
-    // 16 MB of log: hot pages are then copied back once for many commits.
-    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
+}
+
+/// Copies the log back each time it has grown to [`LOG`].
+fn limit_log(connection: &Connection) -> rusqlite::Result<()> {
+    const FRAME_HEADER: i64 = 24;
+    let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG / (page + FRAME_HEADER), |_| Ok(()))
 }
 
 #[derive(PartialEq)]

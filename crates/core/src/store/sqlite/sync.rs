@@ -7,11 +7,14 @@
 use std::{
     fs::File,
     future::poll_fn,
-    io,
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    thread,
 };
+
+use super::schema::LOG;
 
 #[derive(Debug)]
 pub(super) struct Flusher {
@@ -19,6 +22,7 @@ pub(super) struct Flusher {
     state: Mutex<State>,
     /// Opened with the first flush. The log's file stays the same one as long as the store is open.
     file: Mutex<Option<File>>,
+    reserved: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +30,8 @@ struct State {
     tickets: u64,
     flushed: u64,
     flushing: bool,
+    /// How many tickets the last flush served.
+    group: u64,
     /// After a flush that failed the kernel may have forgotten what it could not write, and the next flush would wrongly succeed.
     failed: Option<String>,
     waiting: Vec<Waker>,
@@ -34,7 +40,7 @@ struct State {
 
 impl Flusher {
     pub(super) fn new(log: PathBuf) -> Self {
-        Self { log, state: Mutex::default(), file: Mutex::default() }
+        Self { log, state: Mutex::default(), file: Mutex::default(), reserved: Mutex::default() }
     }
 
     /// Returns once all that was committed before the call is on the disk. Dropping the future leaves others unharmed.
@@ -47,20 +53,23 @@ impl Flusher {
             state.tickets += 1;
             state.tickets
         };
-        let mut yielded = false;
-        poll_fn(|context| {
-            // Once around the executor: tasks of the same thread that are about to commit, too, come along.
-            if !yielded {
-                yielded = true;
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            self.poll(ticket, context)
-        })
-        .await
+        let mut patience = Patience::default();
+        poll_fn(|context| self.poll(ticket, &mut patience, context)).await
     }
 
-    fn poll(&self, ticket: u64, context: &Context<'_>) -> Poll<Result<(), String>> {
+    /// Fills the log's file up with zeros, once: flushing what overwrites a file is half as dear as flushing what makes it longer.
+    ///
+    /// Call it while holding SQLite's write lock, under which nobody else writes to the log. SQLite takes zeros for the end of the log.
+    pub(super) fn reserve(&self) {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*reserved {
+            *reserved = true;
+            // A disk without that much room has none to reserve; the commit itself will say whether it is full.
+            let _saved_time = fill(&self.log, LOG.unsigned_abs());
+        }
+    }
+
+    fn poll(&self, ticket: u64, patience: &mut Patience, context: &Context<'_>) -> Poll<Result<(), String>> {
         let target = {
             let mut state = self.state();
             if let Some(message) = &state.failed {
@@ -75,6 +84,13 @@ impl Flusher {
                 }
                 return Poll::Pending;
             }
+            if patience.waits(state.tickets - state.flushed, state.group) {
+                drop(state);
+                // Other threads first, then other tasks of this one.
+                thread::yield_now();
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             state.flushing = true;
             state.tickets
         };
@@ -84,7 +100,10 @@ impl Flusher {
             state.flushing = false;
             state.flushes += 1;
             match &outcome {
-                Ok(()) => state.flushed = target,
+                Ok(()) => {
+                    state.group = target - state.flushed;
+                    state.flushed = target;
+                }
                 Err(message) => state.failed = Some(message.clone()),
             }
             std::mem::take(&mut state.waiting)
@@ -128,6 +147,36 @@ impl Flusher {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fill(log: &Path, length: u64) -> io::Result<()> {
+    let mut file = File::options().write(true).open(log)?;
+    let end = file.seek(io::SeekFrom::End(0))?;
+    let missing = length.saturating_sub(end);
+    io::copy(&mut io::repeat(0).take(missing), &mut file)?;
+    Ok(())
+}
+
+/// How long one who could flush lets others come along.
+///
+/// Those that the last flush served are likely to commit again, and have only just been woken. So one waits for as many as came last
+/// time, as long as more keep coming; always once, for the tasks of its own thread. A lone writer waits for nobody.
+#[derive(Debug, Default)]
+struct Patience {
+    rounds: u32,
+    present: u64,
+    idle: u32,
+}
+
+impl Patience {
+    fn waits(&mut self, present: u64, group: u64) -> bool {
+        const IDLE: u32 = 4;
+        const ROUNDS: u32 = 100;
+        self.rounds += 1;
+        self.idle = if present > self.present { 0 } else { self.idle + 1 };
+        self.present = present;
+        self.rounds == 1 || (present < group && self.idle < IDLE && self.rounds < ROUNDS)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     id::Key,
-    store::{Batch, Committed, Fence, Revision, StoreError},
+    store::{Batch, Committed, Durability, Fence, Revision, StoreError},
 };
 
 impl Shared {
@@ -22,6 +22,9 @@ impl Shared {
         let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        if batch.durability == Durability::Synced {
+            self.flusher.reserve();
+        }
         // Dropping the transaction rolls it back.
         batch.check(
             |key| {
