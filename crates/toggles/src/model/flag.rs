@@ -132,6 +132,8 @@ pub struct Variant {
     pub value: Value,
     /// Whether a caller who only asks "is it on?" hears yes.
     pub on: bool,
+    /// What the format says of it besides, verbatim (Unleash's payload with its type): for whoever needs the vendor's exact result.
+    pub detail: Option<Arc<Value>>,
 }
 
 impl Variant {
@@ -144,7 +146,7 @@ impl Variant {
             Value::Text(text) => !text.is_empty(),
             Value::Bool(true) | Value::List(_) | Value::Object(_) => true,
         };
-        Self { name: name.into(), value, on }
+        Self { name: name.into(), value, on, detail: None }
     }
 
     /// `off` and `on`, shared by all boolean flags.

@@ -3,7 +3,9 @@
 //! A format's suite is a function `fn(&Path) -> Option<Report>` that looks for its folder below a directory, and is listed in
 //! [`SUITES`]. The format's own tests and `examples/toggles_conformance.rs` both run it.
 
-use std::{fmt, path::Path};
+use std::{fmt, fs, path::Path};
+
+use serde_json::Value as Json;
 
 /// What came of one suite.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,6 +64,34 @@ impl Report {
         self.failed.extend(other.failed);
         self.skipped.extend(other.skipped);
     }
+}
+
+/// The JSON files of a folder by name, in the order of their names; `None` if there is no such folder. A file that is not to be read counts as a
+/// failed case.
+pub fn json_files(folder: &Path, report: &mut Report) -> Option<Vec<(String, Json)>> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    names.sort_unstable();
+    let mut files = Vec::new();
+    for name in names {
+        match read_json(&folder.join(&name)) {
+            Ok(json) => files.push((name, json)),
+            Err(problem) => report.fail(&name, "a JSON document", problem),
+        }
+    }
+    Some(files)
+}
+
+/// The JSON document in a file.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn read_json(file: &Path) -> Result<Json, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// A suite: its name, and what runs it on a directory (`None`: its folder is not there).

@@ -1,0 +1,170 @@
+//! Reading documents so that one bad part harms no other: parts are cut out first, then read one by one.
+
+use std::{borrow::Cow, fmt};
+
+use flowline_core::diagnostic::Place;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::value::Number;
+
+/// A part of a document, cut out and not yet read. A part that is absent reads as `None`.
+pub(crate) type Raw<'a> = &'a RawValue;
+
+/// Why a part could not be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    /// What is wrong, without a place.
+    pub(crate) problem: String,
+    /// Where in the document.
+    pub(crate) place: Place,
+}
+
+/// Reads a part of `document`.
+pub(crate) fn part<'a, T: Deserialize<'a>>(document: &str, raw: Raw<'a>) -> Result<T, Unreadable> {
+    serde_json::from_str(raw.get()).map_err(|error| {
+        let mut problem = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        if let Some(plain) = problem.strip_suffix(&place) {
+            problem.truncate(plain.len());
+        }
+        let inside =
+            raw.get().split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>()
+                + error.column().saturating_sub(1);
+        Unreadable { problem, place: place_of(document, raw, inside) }
+    })
+}
+
+/// The place of a part of `document`, so many bytes into it.
+pub(crate) fn place_of(document: &str, raw: Raw<'_>, inside: usize) -> Place {
+    let offset = raw.get().as_ptr().addr().saturating_sub(document.as_ptr().addr()) + inside;
+    let mut place = Place::of("", document, offset);
+    if place.text.len() > 200 {
+        // A document on one line would come along as a whole.
+        let around: String = place.text.chars().skip(place.column.saturating_sub(40)).take(80).collect();
+        place.text = around;
+    }
+    place
+}
+
+/// The entries of an object in the order of the document, keys that stand twice included.
+#[derive(Debug)]
+pub(crate) struct Pairs<'a>(pub(crate) Vec<(Cow<'a, str>, Raw<'a>)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Pairs<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+                let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or(0));
+                while let Some((Text(key), raw)) = map.next_entry::<Text<'de>, Raw<'de>>()? {
+                    pairs.push((key, raw));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A text, borrowed from the document where it has no escapes; numbers and booleans count with their text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl Text<'_> {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn into_boxed(self) -> Box<str> {
+        match self.0 {
+            Cow::Borrowed(text) => text.into(),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyText;
+        impl<'de> Visitor<'de> for AnyText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text)))
+            }
+
+            fn visit_bool<E>(self, yes: bool) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(if yes { "true" } else { "false" })))
+            }
+
+            fn visit_i64<E>(self, whole: i64) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(whole.to_string())))
+            }
+
+            fn visit_u64<E>(self, whole: u64) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(whole.to_string())))
+            }
+
+            fn visit_f64<E>(self, float: f64) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(Number::from(float).to_string())))
+            }
+        }
+        deserializer.deserialize_any(AnyText)
+    }
+}
+
+/// Reads null as the default.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Document<'a> {
+        #[serde(borrow)]
+        flags: Pairs<'a>,
+    }
+
+    #[test]
+    fn a_bad_part_is_told_with_its_place_and_harms_no_other() {
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        let text = format!("{{\"flags\": {{\"a\": 1,\n \"b\": [1,\n  \"ü\", x2],\n \"c\": {deep}}}}}")
+            .replace("x2", "true");
+        let document: Document<'_> = serde_json::from_str(&text).unwrap();
+        let [a, b, c] = document.flags.0.as_slice() else { panic!("{document:?}") };
+        assert_eq!(part::<u8>(&text, a.1).unwrap(), 1);
+        let error = part::<Vec<Text<'_>>>(&text, b.1).unwrap();
+        assert_eq!(error.last().unwrap().as_str(), "true");
+        let error = part::<Vec<u8>>(&text, b.1).unwrap_err();
+        assert_eq!((error.place.line, error.place.column), (3, 5), "{error:?}");
+        assert_eq!(error.problem, "invalid type: string \"ü\", expected u8");
+        assert!(part::<crate::Value>(&text, c.1).unwrap_err().place.text.len() <= 200);
+    }
+}
