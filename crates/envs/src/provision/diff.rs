@@ -212,7 +212,7 @@ mod tests {
             ],
             active: Some(web("two").instance()),
         };
-        let mut all = String::new();
+        let mut all = Vec::new();
         for (content, goal) in [
             ("new", Goal::Staged),
             ("new", Goal::Active),
@@ -220,10 +220,10 @@ mod tests {
             ("two", Goal::Staged),
             ("dead", Goal::Active),
         ] {
-            all += &format!("{content}, {goal:?}:\n{}\n", said(content, goal, &observed));
+            all.push(format!("{content}, {goal:?}:\n{}", said(content, goal, &observed)));
         }
-        all += &format!("nothing there:\n{}", said("new", Goal::Alone, &Observed::default()));
-        insta::assert_snapshot!(all, @r"
+        all.push(format!("nothing there:\n{}", said("new", Goal::Alone, &Observed::default())));
+        insta::assert_snapshot!(all.join("\n"), @r"
         new, Staged:
         stage 0733d45469b9: it is not there
         new, Active:

@@ -5,4 +5,5 @@
     reason = "a test ends where its world is not as it was set up"
 )]
 
+mod provision;
 mod router;

@@ -91,7 +91,7 @@ impl Launch<'_> {
             source: None,
         };
         if program.contains('/') {
-            let path = self.release.join(program);
+            let path = self.release.join(program.trim_start_matches("./"));
             return match path.metadata() {
                 Ok(found) if !found.is_file() => Err(refuse(format!("{} is no file", path.display()))),
                 Ok(found) if found.permissions().mode() & 0o111 == 0 => {

@@ -92,24 +92,31 @@ fn how_it_ended(status: WaitStatus) -> String {
     }
 }
 
-/// The process that listens on 127.0.0.1 (or on all addresses) at `port`, if it is one that we may look into.
-pub(super) fn listener(port: u16) -> Option<PortHolder> {
-    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| {
-            table.lines().skip(1).filter_map(|line| listening_inode(line, port)).collect::<Vec<_>>()
-        })
-        .collect();
-    if inodes.is_empty() {
+/// The process that listens on 127.0.0.1 (or on all addresses) at `port`, if it is one that we may look into. `likely` is asked first.
+pub(super) fn listener(port: u16, likely: Option<u32>) -> Option<PortHolder> {
+    let sockets = listening_sockets(port);
+    if sockets.is_empty() {
         return None;
     }
-    let links: Vec<PathBuf> = inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
-    let holder = all().into_iter().find(|process| {
+    let holds = |process: &Process| {
         let Ok(files) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else { return false };
-        files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|link| links.contains(&link)))
-    })?;
+        files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|link| sockets.contains(&link)))
+    };
+    let holder =
+        likely.and_then(process).filter(|likely| holds(likely)).or_else(|| all().into_iter().find(holds))?;
     Some(PortHolder { pid: holder.pid, name: holder.name })
+}
+
+/// The sockets that listen at `port`, as `/proc/PID/fd` shows them.
+fn listening_sockets(port: u16) -> Vec<PathBuf> {
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].iter().filter_map(|table| fs::read_to_string(table).ok());
+    let mut sockets = Vec::new();
+    for table in tables {
+        let inodes = table.lines().skip(1).filter_map(|line| listening_inode(line, port));
+        sockets.extend(inodes.map(|inode| PathBuf::from(format!("socket:[{inode}]"))));
+    }
+    sockets
 }
 
 /// The inode in a line of `/proc/net/tcp` if it is a listening socket (state 0A) at `port`.
@@ -147,7 +154,7 @@ mod tests {
         assert!(all().contains(&own));
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        assert_eq!(listener(port).unwrap().pid, own.pid);
+        assert_eq!(listener(port, None).unwrap().pid, own.pid);
     }
 
     #[test]

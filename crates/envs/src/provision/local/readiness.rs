@@ -91,8 +91,8 @@ mod tests {
         assert!(!is_free(port));
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            assert!(stream.read(&mut [0; 512]).unwrap() > 0);
             stream.write_all(b"HTTP/1.1 503 Not Yet\r\n\r\n").unwrap();
-            stream.read(&mut [0; 512]).ok();
         });
         let said = probe(port, &Readiness::http("/up").unwrap()).unwrap_err();
         assert_eq!(said, "GET /up answered 503");

@@ -142,7 +142,7 @@ impl Host {
     fn port(place: &Place, spec: &ProcessSpec, earlier: Option<u16>) -> Result<u16, ProvisionError> {
         match spec.port() {
             PortChoice::Fixed(port) if readiness::is_free(port.get()) => Ok(port.get()),
-            PortChoice::Fixed(port) => Err(port_taken(place, port.get(), procfs::listener(port.get()))),
+            PortChoice::Fixed(port) => Err(port_taken(place, port.get(), procfs::listener(port.get(), None))),
             PortChoice::Any => match earlier.filter(|port| readiness::is_free(*port)) {
                 Some(port) => Ok(port),
                 None => readiness::free_port().map_err(|source| ProvisionError::Backend {
@@ -234,7 +234,7 @@ enum Outcome {
 
 /// The process that listens on our process's port and is neither it nor one that it started.
 fn foreign_listener(process: &RunningProcess) -> Option<PortHolder> {
-    let holder = procfs::listener(process.port)?;
+    let holder = procfs::listener(process.port, Some(process.pid))?;
     let ours = procfs::process(holder.pid).is_some_and(|found| found.group == process.pid)
         || procfs::mark(holder.pid).is_some_and(|mark| mark == process.token);
     (!ours).then_some(holder)
