@@ -1,0 +1,16 @@
+//! One way to write a JSON value: object keys in order, so that equal values have equal bytes whatever built them.
+
+use serde_json::{Map, Value};
+
+/// `value` with the keys of every object in order (by bytes).
+pub(crate) fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.into_iter().collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Value::Object(entries.into_iter().map(|(key, value)| (key, sorted(value))).collect::<Map<_, _>>())
+        }
+        Value::Array(list) => Value::Array(list.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}

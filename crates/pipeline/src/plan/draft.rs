@@ -1,0 +1,260 @@
+//! From a draft to a plan: order, code, grants, previews.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use flowline_core::{
+    clock::Clock,
+    error::{ErrorKind, Kinded},
+    grant::{Authority, Granted},
+    id::ResourceId,
+    name::{AppName, Person},
+};
+use futures_util::{StreamExt, stream};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Denial, Node, Plan, PlanData, PlannedNode, StepId, order};
+use crate::step::{BoundStep, Function, PreviewContext, Registry, ResolveError, Secrets, StepError};
+
+/// A pipeline as written: steps that refer to each other, not yet checked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Draft {
+    /// What the pipeline is called.
+    pub name: String,
+    /// The application that it delivers.
+    pub app: AppName,
+    /// The values that it was made with, for people and for the seal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, Value>,
+    /// The steps, in any order.
+    pub nodes: Vec<Node>,
+}
+
+/// Why a draft is no plan.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The pipeline was written wrongly.
+    #[error("the pipeline cannot be planned: {0}")]
+    Pipeline(#[from] crate::pipeline::PipelineError),
+    /// Two steps have one id.
+    #[error("step `{0}` is there twice; give one of them another id")]
+    Twice(StepId),
+    /// A step waits for one that is not there.
+    #[error("step `{step}` waits for `{missing}`, which is not in the plan")]
+    Missing {
+        /// The step.
+        step: StepId,
+        /// What it names.
+        missing: StepId,
+    },
+    /// Steps wait for each other.
+    #[error("steps wait for each other in a circle: {}; take one of these edges away", circle(.0))]
+    Cycle(Vec<StepId>),
+    /// A step's code can't be had.
+    #[error("step `{step}` cannot be planned")]
+    Resolve {
+        /// The step.
+        step: StepId,
+        /// Why.
+        source: ResolveError,
+    },
+    /// A step could not be previewed.
+    #[error("step `{step}` cannot say what it would do")]
+    Preview {
+        /// The step.
+        step: StepId,
+        /// Why.
+        source: StepError,
+    },
+    /// A step's preview names another set of resources than it touches.
+    #[error(
+        "step `{step}` touches `{resource}` but its preview does not show in which state it is; fix the step"
+    )]
+    Unseen {
+        /// The step.
+        step: StepId,
+        /// The resource.
+        resource: ResourceId,
+    },
+    /// Closures are used, but nobody said which build of the deployer this is.
+    #[error("step `{0}` calls a function of the deployer; say which build this is with `Registry::built_as`")]
+    Build(StepId),
+}
+
+impl Kinded for PlanError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Resolve { source, .. } => source.kind(),
+            Self::Preview { source, .. } => source.kind(),
+            _ => ErrorKind::Invalid,
+        }
+    }
+}
+
+fn circle(steps: &[StepId]) -> String {
+    let mut names: Vec<_> = steps.iter().map(|step| format!("`{step}`")).collect();
+    names.extend(names.first().cloned());
+    names.join(" waits for ")
+}
+
+/// Makes plans: knows the code, the grants and how to look at the world.
+#[derive(Debug, Clone)]
+pub struct Planner {
+    registry: Arc<Registry>,
+    authority: Authority,
+    clock: Arc<dyn Clock>,
+    secrets: Arc<Secrets>,
+    author: Option<Person>,
+}
+
+impl Planner {
+    /// Plans with the kinds of `registry`, within what `authority` allows.
+    pub fn new(registry: Arc<Registry>, authority: Authority, clock: Arc<dyn Clock>) -> Self {
+        Self { registry, authority, clock, secrets: Arc::default(), author: None }
+    }
+
+    /// The same with secrets that steps may use to look at the world.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Arc<Secrets>) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
+    /// The same, on behalf of `author`, who may then not approve it alone.
+    #[must_use]
+    pub fn by(mut self, author: Person) -> Self {
+        self.author = Some(author);
+        self
+    }
+
+    /// Checks `draft` and looks at what it would do. Changes nothing. Time and memory grow with the number of steps and edges.
+    ///
+    /// A step that touches what nobody granted is not previewed: it becomes a [`Denial`] in the plan.
+    ///
+    /// # Errors
+    /// If the draft contradicts itself, names code that is not there, or a preview fails.
+    pub async fn plan(&self, draft: &Draft) -> Result<Plan, PlanError> {
+        let nodes = ordered(&draft.nodes)?;
+        let build = match nodes.iter().find(|node| node.kind.name().starts_with(Function::<(), ()>::PREFIX)) {
+            Some(node) => Some(self.registry.build().ok_or_else(|| PlanError::Build(node.id.clone()))?),
+            None => None,
+        };
+        let mut asked = Vec::with_capacity(nodes.len());
+        let mut denied = Vec::new();
+        for node in nodes {
+            let step = self
+                .registry
+                .resolve(&node.kind, &node.params)
+                .map_err(|source| PlanError::Resolve { step: node.id.clone(), source })?;
+            let mut granted = Vec::new();
+            let touches = step.touches();
+            let before = denied.len();
+            for resource in &touches {
+                match self.authority.grant(resource) {
+                    Ok(handle) => granted.push(handle),
+                    Err(refusal) => denied.push(Denial {
+                        step: node.id.clone(),
+                        resource: resource.clone(),
+                        rule: "grant".to_owned(),
+                        reason: refusal.to_string(),
+                    }),
+                }
+            }
+            let allowed = (denied.len() == before).then_some(granted);
+            asked.push((node, step, touches, allowed));
+        }
+        let mut planned = stream::iter(asked)
+            .map(|(node, step, touches, allowed)| self.preview(node, step, touches, allowed))
+            .buffered(AT_ONCE);
+        let mut data = PlanData {
+            name: draft.name.clone(),
+            app: draft.app.clone(),
+            author: self.author.clone(),
+            build,
+            inputs: draft
+                .inputs
+                .iter()
+                .map(|(name, value)| (name.clone(), super::sorted(value.clone())))
+                .collect(),
+            grants: self.authority.patterns().to_vec(),
+            fingerprints: BTreeMap::new(),
+            denied,
+            nodes: Vec::with_capacity(draft.nodes.len()),
+        };
+        while let Some(node) = planned.next().await {
+            let node = node?;
+            for observed in node.preview.iter().flat_map(|preview| &preview.resources) {
+                // Of several steps on one resource, the first in order finds what was there before the run.
+                data.fingerprints.entry(observed.resource.clone()).or_insert(observed.fingerprint);
+            }
+            data.nodes.push(node);
+        }
+        Ok(Plan { data })
+    }
+
+    async fn preview(
+        &self,
+        node: &Node,
+        step: Arc<dyn BoundStep>,
+        touches: Vec<ResourceId>,
+        allowed: Option<Vec<Granted<ResourceId>>>,
+    ) -> Result<PlannedNode, PlanError> {
+        let preview = match allowed {
+            None => None,
+            Some(granted) => {
+                let context = PreviewContext {
+                    step: node.id.clone(),
+                    granted,
+                    clock: Arc::clone(&self.clock),
+                    secrets: Arc::clone(&self.secrets),
+                };
+                let preview = step
+                    .preview(&context)
+                    .await
+                    .map_err(|source| PlanError::Preview { step: node.id.clone(), source })?;
+                let seen =
+                    |resource: &&ResourceId| preview.resources.iter().any(|seen| seen.resource == **resource);
+                if let Some(resource) = touches.iter().find(|resource| !seen(resource)) {
+                    return Err(PlanError::Unseen { step: node.id.clone(), resource: resource.clone() });
+                }
+                Some(preview)
+            }
+        };
+        let mut node = node.clone();
+        node.params = super::sorted(node.params);
+        Ok(PlannedNode { effect: step.effect(), undo: step.undoing(), touches, preview, node })
+    }
+}
+
+/// Looking at the world waits for it, so several steps look at once; the order of answers is the plan's.
+const AT_ONCE: usize = 16;
+
+/// The nodes in an order in which they can run.
+fn ordered(nodes: &[Node]) -> Result<Vec<&Node>, PlanError> {
+    let mut by_id = IndexMap::with_capacity(nodes.len());
+    for (index, node) in nodes.iter().enumerate() {
+        if by_id.insert(&node.id, index).is_some() {
+            return Err(PlanError::Twice(node.id.clone()));
+        }
+    }
+    let mut predecessors = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let mut before = Vec::new();
+        for id in node.predecessors() {
+            let Some(index) = by_id.get(id) else {
+                return Err(PlanError::Missing { step: node.id.clone(), missing: id.clone() });
+            };
+            before.push(*index);
+        }
+        before.sort_unstable();
+        before.dedup();
+        predecessors.push(before);
+    }
+    match order::topological(&predecessors) {
+        Ok(order) => Ok(order.into_iter().map(|index| &nodes[index]).collect()),
+        Err(cycle) => Err(PlanError::Cycle(cycle.into_iter().map(|index| nodes[index].id.clone()).collect())),
+    }
+}

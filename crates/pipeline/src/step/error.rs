@@ -1,0 +1,62 @@
+//! Why a step failed, in a form that the journal keeps and the engine can decide by.
+
+use flowline_core::error::{BoxError, ErrorKind, Kinded, Retry, chain};
+
+/// A step failed.
+///
+/// The kind says what that means; whether another attempt can help says [`Kinded::retry`], by default as the kind does.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StepError {
+    message: String,
+    kind: ErrorKind,
+    retry: Option<Retry>,
+    #[source]
+    source: Option<BoxError>,
+}
+
+impl StepError {
+    /// An error of `kind`, with a lower-case message that says what was being done and what to do next.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { message: message.into(), kind, retry: None, source: None }
+    }
+
+    /// The work itself failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, message)
+    }
+
+    /// The error of a backend, with its kind and whether trying again helps.
+    pub fn of(error: impl Kinded + Send + Sync + 'static) -> Self {
+        let (kind, retry) = (error.kind(), error.retry());
+        Self { message: chain(&error), kind, retry: Some(retry), source: Some(error.into()) }
+    }
+
+    /// The same with the error that led to it.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same, saying itself whether another attempt can help.
+    #[must_use]
+    pub fn retried(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+}
+
+impl Kinded for StepError {
+    fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    fn retry(&self) -> Retry {
+        self.retry.unwrap_or(match self.kind {
+            ErrorKind::Conflict => Retry::Refreshed,
+            ErrorKind::Busy | ErrorKind::TimedOut | ErrorKind::Unavailable => Retry::Later,
+            _ => Retry::Never,
+        })
+    }
+}
