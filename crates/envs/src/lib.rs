@@ -1,4 +1,22 @@
-//! Part of [flowline](https://docs.rs/flowline).
+//! Environments of [flowline](https://docs.rs/flowline): what a component's address is, who provisions and routes it, and what may be
+//! promoted where.
+//!
+//! ```
+//! use flowline_envs::address::{Address, Style, label};
+//! let preview = label::environment_of_pull_request(123)?;
+//! let app: Address = "https://app.awesome.com".parse()?;
+//! assert_eq!(app.in_environment(&preview, Style::Auto)?.to_string(), "https://pr-123-app.awesome.com");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Modules stand in the order of reading: plain data and pure decisions first, then the traits with their backends.
+//!
+//! | module | what it decides |
+//! | --- | --- |
+//! | [`address`] | where a component is found in each environment, known before anything is deployed |
+//! | [`provision`] | what must be made or removed on a host, and making it so |
+//! | [`router`] | which request is answered by what, and the HTTP proxy that does it |
+//! | [`probe`] | whether something answers as expected |
 
 pub mod address;
 pub mod probe;
