@@ -90,7 +90,7 @@ fn excerpt(text: &str, column: usize) -> (String, String) {
     (shown.trim_end().to_owned(), " ".repeat(column.saturating_sub(1).saturating_sub(skip)))
 }
 
-/// The candidate that somebody most likely meant by `text`: the nearest one within a third of its length in edits.
+/// The candidate that somebody most likely meant by `text`: the nearest one within a third of its length in edits, or two.
 ///
 /// ```
 /// use flowline_core::diagnostic::suggestion;
@@ -98,7 +98,9 @@ fn excerpt(text: &str, column: usize) -> (String, String) {
 /// assert_eq!(suggestion("zzz", ["address", "path"]), None);
 /// ```
 pub fn suggestion<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (text.chars().count() / 3).max(1);
+    // Two neighbours in the wrong order are two edits, so a word of four may differ by two.
+    let length = text.chars().count();
+    let limit = (length / 3).max(if length < 4 { 1 } else { 2 });
     candidates
         .into_iter()
         .map(|candidate| (edits(text, candidate), candidate))

@@ -12,12 +12,14 @@
 //! | [`name`], [`id`], [`digest`] | how things are called, and that a call is well-formed |
 //! | [`artifact`], [`change`] | what is delivered, and who shepherds it |
 //! | [`verdict`], [`grant`], [`secret`] | whether it is well, whether it is allowed, what may not be seen |
-//! | [`error`], [`diagnostic`] | what went wrong, where, and what to do |
+//! | [`error`], [`diagnostic`], `config` | what went wrong, where, and what to do |
 //! | [`clock`], [`event`], [`store`], [`journal`], [`lease`], [`notify`] | time, facts, state, exclusion, messages |
 
 pub mod artifact;
 pub mod change;
 pub mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 pub mod diagnostic;
 pub mod digest;
 pub mod error;
