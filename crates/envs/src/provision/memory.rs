@@ -253,3 +253,89 @@ fn find(observed: &mut Observed, id: InstanceId) -> Option<&mut Instance> {
 fn no_instance(on: &ResourceId, instance: InstanceId) -> ProvisionError {
     ProvisionError::NoInstance { resource: on.clone(), instance }
 }
+
+#[cfg(test)]
+mod tests {
+    use flowline_core::{
+        clock::ManualClock,
+        grant::{Authority, Grant, Grants, Pattern},
+        name::AppName,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::provision::{Desired, Goal, ProcessSpec, ProvisionerExt as _};
+
+    fn workload(number: u8) -> Workload {
+        let spec = ProcessSpec::new(["api"]).unwrap();
+        Workload::process("production".parse().unwrap(), "api".parse().unwrap(), Digest::of([number]), spec)
+    }
+
+    fn granted() -> Granted<ResourceId> {
+        let app = AppName::new("storefront").unwrap();
+        let resource = Pattern::new("process:production/*").unwrap();
+        let grants = Grants { grants: vec![Grant { app: app.clone(), resource, because: String::new() }] };
+        Authority::new(app, &grants).grant(&workload(0).resource().unwrap()).unwrap()
+    }
+
+    fn fence() -> Fence {
+        Fence { lease: Key::new("lease/production").unwrap(), token: 1 }
+    }
+
+    fn change() -> impl Strategy<Value = WorkloadChange> {
+        (0_u8..4, 0..4).prop_map(|(number, kind)| match kind {
+            0 => WorkloadChange::Stage(workload(number)),
+            1 => WorkloadChange::Activate(workload(number).instance()),
+            2 => WorkloadChange::Retire(workload(number).instance()),
+            _ => WorkloadChange::Discard(workload(number).instance()),
+        })
+    }
+
+    fn goal() -> impl Strategy<Value = Goal> {
+        prop_oneof![Just(Goal::Staged), Just(Goal::Active), Just(Goal::Alone)]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happened_before_converging_settles(
+            changes in prop::collection::vec(change(), 0..30), number in 0_u8..3, goal in goal()
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let provisioner = MemoryProvisioner::new(Arc::new(ManualClock::default()));
+                // The last workload never becomes ready.
+                provisioner.breaks(workload(3).artifact);
+                for change in changes {
+                    let before = provisioner.observe(&granted()).await.unwrap();
+                    let after = provisioner.apply(&granted(), &change, &fence()).await;
+                    let now = provisioner.observe(&granted()).await.unwrap();
+                    // A refusal leaves the active one as it was; a success repeated changes nothing.
+                    match after {
+                        Err(_) => prop_assert_eq!(now.active(), before.active()),
+                        Ok(after) => {
+                            let again = provisioner.apply(&granted(), &change, &fence()).await.unwrap();
+                            prop_assert_eq!(&again, &after);
+                        }
+                    }
+                    prop_assert_eq!(now.active.is_some(), now.active().is_some_and(Instance::is_ready));
+                }
+                let desired = Desired::new(workload(number), goal);
+                let observed = provisioner.converge(&granted(), &desired, &fence()).await.unwrap();
+                prop_assert!(provisioner.diff(&desired, &observed).is_empty());
+                Ok(())
+            })?;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_crashed_comes_back() {
+        let provisioner = MemoryProvisioner::new(Arc::new(ManualClock::default()));
+        let desired = Desired::new(workload(0), Goal::Alone);
+        provisioner.converge(&granted(), &desired, &fence()).await.unwrap();
+        provisioner.crash(granted().resource(), workload(0).instance());
+        let observed = provisioner.observe(&granted()).await.unwrap();
+        assert!(!observed.active().unwrap().is_ready());
+        let observed = provisioner.converge(&granted(), &desired, &fence()).await.unwrap();
+        assert!(observed.active().unwrap().is_ready());
+    }
+}

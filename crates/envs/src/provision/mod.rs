@@ -101,6 +101,30 @@ impl ProvisionCapabilities {
 /// somebody else), `Unavailable` (full or unwritable disk), `Corrupt`, `Unsupported`.
 ///
 /// *Where backends differ*: [`capabilities`](Self::capabilities). The suite is `testkit::provision`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use flowline_core::{clock::ManualClock, digest::Digest, grant::{Authority, Grant, Grants, Pattern}, id::Key, store::Fence};
+/// use flowline_envs::provision::{Desired, Goal, Provisioner, ProvisionerExt, Workload, WorkloadChange, memory::MemoryProvisioner};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let web = |content: &str| Workload::files("production".parse().unwrap(), "web".parse().unwrap(), Digest::of(content));
+/// let app: flowline_core::name::AppName = "storefront".parse()?;
+/// let grant = Grant { app: app.clone(), resource: Pattern::new("dir:production/*")?, because: String::new() };
+/// let on = Authority::new(app, &Grants { grants: vec![grant] }).grant(&web("old").resource()?)?;
+/// let fence = Fence { lease: Key::new("lease/production")?, token: 1 };
+///
+/// let provisioner = MemoryProvisioner::new(Arc::new(ManualClock::default()));
+/// provisioner.converge(&on, &Desired::new(web("old"), Goal::Alone), &fence).await?;
+/// let observed = provisioner.converge(&on, &Desired::new(web("new"), Goal::Staged), &fence).await?;
+/// assert_eq!(observed.active, Some(web("old").instance()), "the candidate stands beside it");
+///
+/// // Verification failed: the candidate goes, and nothing has happened.
+/// let observed = provisioner.apply(&on, &WorkloadChange::Discard(web("new").instance()), &fence).await?;
+/// assert_eq!(observed.instances.len(), 1);
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait Provisioner: Debug + Send + Sync {
     /// What this provisioner can do.

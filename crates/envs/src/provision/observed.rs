@@ -51,7 +51,7 @@ pub struct Instance {
     pub id: InstanceId,
     /// The digest of its artifact's content.
     pub artifact: Digest,
-    /// Its number among the component's releases in this environment, from 1, never used twice.
+    /// Its number among the releases under the resource, from 1; not used again as long as anything is left under it.
     pub number: u64,
     /// How it is.
     pub state: InstanceState,

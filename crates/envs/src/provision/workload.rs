@@ -292,8 +292,10 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// A text with places that the backend fills: `{release}` (the release's directory, absolute), `{port}`, `{environment}`, `{component}`.
-/// A brace is written twice to mean itself.
+/// A text with places that the backend fills: `{release}` (the release's directory, absolute), `{data}` (the component's own directory
+/// that outlives releases), `{port}`, `{environment}`, `{component}`. A brace is written twice to mean itself.
+///
+/// A release's directory is no place for data: a backend makes it anew when its content is not the artifact's any more.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Template(String);
@@ -304,6 +306,8 @@ pub struct Template(String);
 pub enum Placeholder {
     /// The directory of the release, absolute.
     Release,
+    /// The component's directory for what outlives a release, absolute. It goes when the whole resource is destroyed.
+    Data,
     /// The port.
     Port,
     /// The environment's name.
@@ -368,11 +372,12 @@ impl Template {
 fn placeholder(name: &str) -> Result<Placeholder, String> {
     match name {
         "release" => Ok(Placeholder::Release),
+        "data" => Ok(Placeholder::Data),
         "port" => Ok(Placeholder::Port),
         "environment" => Ok(Placeholder::Environment),
         "component" => Ok(Placeholder::Component),
         _ => Err(format!(
-            "`{{{name}}}` is no placeholder; there are `{{release}}`, `{{port}}`, `{{environment}}` and `{{component}}`"
+            "`{{{name}}}` is no placeholder; there are `{{release}}`, `{{data}}`, `{{port}}`, `{{environment}}` and `{{component}}`"
         )),
     }
 }
@@ -499,7 +504,7 @@ mod tests {
             Readiness::http("health\r\n").unwrap_err().to_string(),
         ];
         insta::assert_snapshot!(said.join("\n"), @r"
-        `{prot}` cannot be filled: `{prot}` is no placeholder; there are `{release}`, `{port}`, `{environment}` and `{component}`
+        `{prot}` cannot be filled: `{prot}` is no placeholder; there are `{release}`, `{data}`, `{port}`, `{environment}` and `{component}`
         `a}b` cannot be filled: a single brace stands in it; write `{{` or `}}` for a brace
         `a\0b` cannot be filled: it has a NUL character
         the command has no program; give at least one word

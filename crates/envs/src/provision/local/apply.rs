@@ -16,7 +16,7 @@ use super::{
     patience::Patience,
     process::Victims,
     procfs,
-    record::{Activating, Place, Record, Release},
+    record::{Activating, Place, Record, Release, Seen},
     start::grace_of,
     tree,
 };
@@ -261,7 +261,10 @@ impl Host {
         patience: &Patience,
     ) -> Result<(), ProvisionError> {
         let lock = self.lock(place, patience)?;
-        self.layout.pass(&place.resource, fence, &self.options.hook)?;
+        // A full disk must not keep anything from being removed: then the fence is remembered when there is room again.
+        let mut unseen = self.layout.check_fence(&place.resource, fence)? == Seen::Lower;
+        unseen = unseen && self.layout.record_fence(&place.resource, fence).is_err();
+        self.at(Checkpoint::FenceRecorded);
         // A damaged record is no reason to keep anything: marks find the processes too.
         let record = place.read().ok().flatten();
         let releases = record.iter().flat_map(|record| record.releases.values());
@@ -279,6 +282,9 @@ impl Host {
         victims.stop(grace.unwrap_or(Duration::from_secs(10)), patience)?;
         self.at(Checkpoint::AllStopped);
         self.remove_place(place)?;
+        if unseen {
+            self.layout.record_fence(&place.resource, fence)?;
+        }
         lock.remove();
         Ok(())
     }

@@ -223,3 +223,83 @@ impl Drop for Incoming {
         files::remove(&self.path).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, ArtifactStore) {
+        let root = tempfile::tempdir().unwrap();
+        let locks = root.path().join("locks");
+        fs::create_dir(&locks).unwrap();
+        let store =
+            ArtifactStore::open(&root.path().canonicalize().unwrap(), &locks, Hook::default()).unwrap();
+        (root, store)
+    }
+
+    fn build(page: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("page"), page).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_same_content_is_stored_once() {
+        let (_root, store) = store();
+        let (one, other) =
+            (store.import(build("x").path()).unwrap(), store.import(build("x").path()).unwrap());
+        assert_eq!((one, store.list().unwrap()), (other, vec![one]));
+        assert!(store.verify(one).is_ok());
+        store.remove(one).unwrap();
+        store.remove(one).unwrap();
+        assert_eq!(files::names(&store.dir).unwrap(), [""; 0]);
+        assert_eq!(store.verify(one).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_damaged_artifact_is_not_used_and_importing_mends_it() {
+        let (_root, store) = store();
+        let artifact = store.import(build("x").path()).unwrap();
+        fs::write(store.path(artifact).join("page"), "y").unwrap();
+        let to = tempfile::tempdir().unwrap();
+        assert_eq!(store.copy_to(artifact, to.path()).unwrap_err().kind(), ErrorKind::Corrupt);
+        let said = store.verify(artifact).unwrap_err().to_string();
+        let said = said.replace(store.dir.to_str().unwrap(), "STORE");
+        insta::assert_snapshot!(said, @"STORE/9ed3e9e8aad787affbc5bf112e04da382070fb0c8335a436cb4d6f36a1d3bc7c is damaged: its content has the digest b50821805329; remove it and import it again");
+        assert_eq!(store.import(build("x").path()).unwrap(), artifact);
+        assert!(store.verify(artifact).is_ok());
+    }
+
+    #[test]
+    fn what_a_dead_importer_left_is_removed_and_what_a_living_one_has_is_not() {
+        let (_root, store) = store();
+        let left = store.dir.join(format!("{INCOMING}1-0"));
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("half"), "").unwrap();
+        let living = store.incoming().unwrap();
+        assert!(!left.exists() && living.path.exists());
+        store.import(build("x").path()).unwrap();
+        assert!(living.path.exists());
+    }
+
+    #[test]
+    fn the_store_does_not_swallow_itself() {
+        let (root, store) = store();
+        let error = store.import(root.path()).unwrap_err();
+        assert!(matches!(error, ImportError::HoldsStore(_)), "{error}");
+        assert_eq!(store.import(&root.path().join("nothing")).unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(files::names(&store.dir).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn many_at_once_store_the_same_thing() {
+        let (_root, store) = store();
+        let dir = build("x");
+        let digests = std::thread::scope(|scope| {
+            let imports: Vec<_> = (0..8).map(|_| scope.spawn(|| store.import(dir.path()).unwrap())).collect();
+            imports.into_iter().map(|import| import.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(store.list().unwrap(), [digests[0]]);
+        assert_eq!(files::names(&store.dir).unwrap().len(), 1);
+    }
+}

@@ -6,6 +6,7 @@
 //! artifacts/HEX/…                               content, by digest
 //! environments/production/web.dir/current       -> releases/000003
 //! environments/production/web.dir/releases/000003/…
+//! environments/production/api.process/data      for what outlives a release
 //! environments/production/api.process/logs/000007.log
 //! environments/production/api.process/record.json
 //! fences/HEX, locks/…, trash/…
@@ -15,6 +16,8 @@
 //! `FLOWLINE_INSTANCE`), its port and its release are on disk; afterwards its pid and its start time in the kernel's clock. Whoever comes
 //! next finds it by these, or by its mark alone if the deployer died in between. A pid whose start time, or boot of the host, is
 //! another is another process and is never signalled. Changes to one resource are made under a file lock that dies with its holder.
+//!
+//! *Fences* are remembered, one small file for each resource and lease, and stay when the resource is destroyed.
 //!
 //! *What is not promised.* A process leaves its group and its mark behind only on purpose (`setsid` with a cleared environment): such a
 //! one is not found. Sockets, shared memory and files outside the release directory are the process's own affair. There is one

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::provision::ProvisionError;
@@ -38,33 +38,30 @@ impl Drop for Interest {
     }
 }
 
-/// Pauses that grow from 2 ms to 100 ms, and how much they add up to.
+/// Pauses that grow from 2 ms to 100 ms, up to a limit of real time: a process does not wait for a made-up clock.
 #[derive(Debug)]
 pub(super) struct Pauses {
     next: Duration,
-    sum: Duration,
+    began: Instant,
 }
 
 impl Pauses {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long a process may take is measured, nothing is dated by it"
+    )]
     pub(super) fn new() -> Self {
-        Self { next: Duration::from_millis(2), sum: Duration::ZERO }
+        Self { next: Duration::from_millis(2), began: Instant::now() }
     }
 
     /// Waits once more; `false` if `limit` is used up, and then without waiting.
     pub(super) fn within(&mut self, limit: Duration, patience: &Patience) -> Result<bool, ProvisionError> {
-        let left = limit.saturating_sub(self.sum);
+        let left = limit.saturating_sub(self.began.elapsed());
         if left.is_zero() {
             return Ok(false);
         }
-        let pause = self.next.min(left);
-        patience.pause(pause)?;
-        self.sum += pause;
+        patience.pause(self.next.min(left))?;
         self.next = (self.next * 2).min(Duration::from_millis(100));
         Ok(true)
-    }
-
-    /// Counts time that went by elsewhere.
-    pub(super) fn spent(&mut self, time: Duration) {
-        self.sum += time;
     }
 }

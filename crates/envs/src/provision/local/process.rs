@@ -27,6 +27,8 @@ pub(super) struct Launch<'a> {
     pub(super) spec: &'a ProcessSpec,
     /// The release's directory, absolute.
     pub(super) release: &'a Path,
+    /// Its component's data directory, absolute.
+    pub(super) data: &'a Path,
     pub(super) log: &'a Path,
     pub(super) path: &'a str,
     pub(super) port: u16,
@@ -48,7 +50,8 @@ impl Launch<'_> {
     /// our terminal.
     pub(super) fn start(&self) -> Result<RunningProcess, ProvisionError> {
         let filled = self.filled()?;
-        let found = self.find(&filled.program)?;
+        let path = filled.env.get("PATH").map_or(self.path, String::as_str);
+        let found = self.find(&filled.program, path)?;
         let output = log::open(self.log)
             .and_then(|log| Ok((log.try_clone()?, log)))
             .map_err(|error| super::files::unavailable("write", self.log, error))?;
@@ -68,6 +71,7 @@ impl Launch<'_> {
         let value = |place| -> Result<String, WorkloadError> {
             Ok(match place {
                 Placeholder::Release => self.release.display().to_string(),
+                Placeholder::Data => self.data.display().to_string(),
                 Placeholder::Port => self.port.to_string(),
                 Placeholder::Environment => self.workload.environment.to_string(),
                 Placeholder::Component => self.workload.component.to_string(),
@@ -83,7 +87,7 @@ impl Launch<'_> {
     }
 
     /// The program's file: as given if absolute, in the release if it has a `/`, else in the `PATH` that the process gets.
-    fn find(&self, program: &str) -> Result<PathBuf, ProvisionError> {
+    fn find(&self, program: &str, path: &str) -> Result<PathBuf, ProvisionError> {
         let refuse = |problem: String| ProvisionError::Start {
             resource: self.resource.clone(),
             program: program.to_owned(),
@@ -104,9 +108,10 @@ impl Launch<'_> {
         let runs = |path: &PathBuf| {
             path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
         };
-        std::env::split_paths(self.path).map(|dir| dir.join(program)).find(runs).ok_or_else(|| {
-            refuse(format!("it is in none of {}; give its path or set another PATH", self.path))
-        })
+        std::env::split_paths(path)
+            .map(|dir| dir.join(program))
+            .find(runs)
+            .ok_or_else(|| refuse(format!("it is in none of {path}; give its path or set another PATH")))
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the adapter that starts processes")]

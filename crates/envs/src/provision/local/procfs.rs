@@ -69,7 +69,8 @@ fn parse_stat(pid: u32, stat: &[u8]) -> Option<Process> {
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
-        zombie: matches!(*fields.first()?, "Z" | "X" | "x"),
+        // A leader whose other threads still live is shown as a zombie too, but the process has not ended.
+        zombie: matches!(*fields.first()?, "Z" | "X" | "x") && matches!(*fields.get(17)?, "0" | "1"),
         name,
     })
 }
@@ -146,6 +147,11 @@ mod tests {
         assert_eq!((process.parent, process.group, process.started), (1, 7, 4242));
         assert_eq!(process.name, "a) (b");
         assert!(!process.zombie);
+        let state = |state: &str, threads: &str| {
+            let stat = format!("7 (a) {state} 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 {threads} 0 4242 1 1");
+            parse_stat(7, stat.as_bytes()).unwrap().zombie
+        };
+        assert!(state("Z", "1") && !state("Z", "2") && !state("S", "1"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it, with no other service at hand, and record, files and lock live and die with the same disk and host.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     fs,
     os::unix::fs::symlink,
@@ -164,25 +165,46 @@ impl Layout {
         fence: &Fence,
         hook: &Hook,
     ) -> Result<(), ProvisionError> {
-        let path = self.fences().join(Digest::of(format!("{resource} {}", fence.lease)).hex());
-        let seen: Option<SeenFence> = read_json(&path)?;
-        let seen = seen.map_or(0, |seen| seen.token);
-        if fence.token < seen {
-            return Err(ProvisionError::Fenced {
-                resource: resource.clone(),
-                lease: fence.lease.clone(),
-                token: fence.token,
-                seen,
-            });
-        }
-        if fence.token > seen {
-            let seen =
-                SeenFence { resource: resource.clone(), lease: fence.lease.clone(), token: fence.token };
-            write_json(&path, &seen)?;
+        if self.check_fence(resource, fence)? == Seen::Lower {
+            self.record_fence(resource, fence)?;
         }
         hook.at(Checkpoint::FenceRecorded);
         Ok(())
     }
+
+    /// Refuses a fence that comes too late; says whether it has to be remembered.
+    pub(super) fn check_fence(&self, resource: &ResourceId, fence: &Fence) -> Result<Seen, ProvisionError> {
+        let seen: Option<SeenFence> = read_json(&self.fence(resource, fence))?;
+        let seen = seen.map_or(0, |seen| seen.token);
+        match fence.token.cmp(&seen) {
+            Ordering::Less => Err(ProvisionError::Fenced {
+                resource: resource.clone(),
+                lease: fence.lease.clone(),
+                token: fence.token,
+                seen,
+            }),
+            Ordering::Equal => Ok(Seen::Same),
+            Ordering::Greater => Ok(Seen::Lower),
+        }
+    }
+
+    pub(super) fn record_fence(&self, resource: &ResourceId, fence: &Fence) -> Result<(), ProvisionError> {
+        let seen = SeenFence { resource: resource.clone(), lease: fence.lease.clone(), token: fence.token };
+        write_json(&self.fence(resource, fence), &seen)
+    }
+
+    fn fence(&self, resource: &ResourceId, fence: &Fence) -> PathBuf {
+        self.fences().join(Digest::of(format!("{resource} {}", fence.lease)).hex())
+    }
+}
+
+/// What was seen of a lease before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// This very token.
+    Same,
+    /// A lower token, or none.
+    Lower,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -221,6 +243,11 @@ impl Place {
 
     pub(super) fn log(&self, number: u64) -> PathBuf {
         self.logs().join(format!("{}.log", release_name(number)))
+    }
+
+    /// Where the component's processes keep what outlives a release.
+    pub(super) fn data(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     fn current(&self) -> PathBuf {

@@ -16,7 +16,7 @@ use super::{
     record::{Place, Record, Start},
 };
 use crate::provision::{
-    LogTail, PortChoice, PortHolder, ProcessSpec, ProvisionError, RunningProcess, Workload, WorkloadKind,
+    PortChoice, PortHolder, ProcessSpec, ProvisionError, RunningProcess, Workload, WorkloadKind,
 };
 
 impl Host {
@@ -31,59 +31,58 @@ impl Host {
         patience: &Patience,
     ) -> Result<(), ProvisionError> {
         const TRIES: usize = 5;
+        let Some(instance) = record.releases.get(&number).map(|release| release.instance) else {
+            return Ok(());
+        };
+        let resource = || place.resource.clone();
         let mut adopted = adopted;
-        let mut last = None;
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let log_from = if adopted.is_some() { 0 } else { log::length(&place.log(number)) };
-            let process = match adopted.take() {
-                Some(process) => {
-                    record.started(number, &process);
-                    place.write(record)?;
-                    process
-                }
-                None => self.start(place, record, number, spec)?,
+            let process = if let Some(process) = adopted.take() {
+                record.started(number, &process);
+                place.write(record)?;
+                process
+            } else {
+                // An earlier one may have died and left what it started.
+                self.stop(place, record, number, patience)?;
+                self.start(place, record, number, spec)?
             };
-            match wait_ready(place, number, &process, spec, log_from, patience)? {
+            let log = || log::tail(&place.log(number), log_from);
+            let (why, error) = match wait_ready(&process, spec, patience)? {
                 Outcome::Ready => {
                     self.at(Checkpoint::ProcessReady);
                     return Ok(());
                 }
                 Outcome::Taken(holder) => {
-                    self.stop(place, record, number, patience)?;
-                    record.ended(number, "somebody else took its port".to_owned());
-                    place.write(record)?;
                     let taken = port_taken(place, process.port, Some(holder));
-                    if spec.port() != PortChoice::Any {
-                        return Err(taken);
+                    ("somebody else took its port".to_owned(), taken)
+                }
+                Outcome::Ended(why) => {
+                    let log = log();
+                    (why.clone(), ProvisionError::Ended { resource: resource(), instance, why, log })
+                }
+                Outcome::Unready(last) => {
+                    let (within, port, log) = (spec.ready_timeout(), process.port, log());
+                    let error =
+                        ProvisionError::Unready { resource: resource(), instance, within, port, last, log };
+                    if place.active() == Some(number) {
+                        // What is active and slow for a while must not be made an outage by waiting for it.
+                        return Err(error);
                     }
-                    last = Some(taken);
+                    ("it did not become ready in time".to_owned(), error)
                 }
-                Outcome::Ended(why, log) => {
-                    // What it started may still be there.
-                    self.stop(place, record, number, patience)?;
-                    record.ended(number, why.clone());
-                    place.write(record)?;
-                    let instance = record.releases.get(&number).map(|release| release.instance);
-                    return Err(match instance {
-                        Some(instance) => {
-                            ProvisionError::Ended { resource: place.resource.clone(), instance, why, log }
-                        }
-                        None => ProvisionError::Cancelled,
-                    });
-                }
-                Outcome::Unready(error) => {
-                    // An active instance that is slow for a while must not be made an outage by looking at it.
-                    if place.active() != Some(number) {
-                        self.stop(place, record, number, patience)?;
-                        let why = "it did not become ready in time".to_owned();
-                        record.ended(number, why);
-                        place.write(record)?;
-                    }
-                    return Err(error);
-                }
+            };
+            // Even if the process itself has ended, what it started may still be there.
+            self.stop(place, record, number, patience)?;
+            record.ended(number, why);
+            place.write(record)?;
+            let again = matches!(error, ProvisionError::PortTaken { .. }) && spec.port() == PortChoice::Any;
+            if !again || tries == TRIES {
+                return Err(error);
             }
         }
-        Err(last.unwrap_or(ProvisionError::Cancelled))
     }
 
     fn start(
@@ -94,6 +93,7 @@ impl Host {
         spec: &ProcessSpec,
     ) -> Result<RunningProcess, ProvisionError> {
         create_dirs(&place.logs())?;
+        create_dirs(&place.data())?;
         log::bound(&place.log(number), self.options.log_limit).ok();
         let earlier = record.releases.get(&number).and_then(|release| release.start.as_ref());
         let port = Self::port(place, spec, earlier.map(|start| start.port))?;
@@ -111,6 +111,7 @@ impl Host {
             spec,
             release: &place.release(number),
             log: &place.log(number),
+            data: &place.data(),
             path: &self.options.path,
             port,
             token: &token,
@@ -177,49 +178,28 @@ impl Host {
 
 /// Waits until the process answers, ends, or its time is up.
 fn wait_ready(
-    place: &Place,
-    number: u64,
     process: &RunningProcess,
     spec: &ProcessSpec,
-    log_from: u64,
     patience: &Patience,
 ) -> Result<Outcome, ProvisionError> {
+    let start = Start {
+        token: process.token.clone(),
+        port: process.port,
+        process: Some(process.clone()),
+        ended: None,
+    };
     let mut pauses = Pauses::new();
     loop {
-        let look = look_at_start(&Start {
-            token: process.token.clone(),
-            port: process.port,
-            process: Some(process.clone()),
-            ended: None,
-        });
-        if let Look::Ended { why, .. } = look {
+        if let Look::Ended { why, .. } = look_at_start(&start) {
             // It may have ended because somebody else took the port meanwhile.
-            if let Some(holder) = foreign_listener(process) {
-                return Ok(Outcome::Taken(holder));
-            }
-            return Ok(Outcome::Ended(why, log::tail(&place.log(number), log_from)));
+            return Ok(foreign_listener(process).map_or(Outcome::Ended(why), Outcome::Taken));
         }
         let last = match answers(process, spec) {
-            Ok(()) => match foreign_listener(process) {
-                None => return Ok(Outcome::Ready),
-                Some(holder) => return Ok(Outcome::Taken(holder)),
-            },
+            Ok(()) => return Ok(foreign_listener(process).map_or(Outcome::Ready, Outcome::Taken)),
             Err(last) => last,
         };
-        if last.contains("timed out") || last.contains("temporarily unavailable") {
-            pauses.spent(Duration::from_secs(2));
-        }
         if !pauses.within(spec.ready_timeout(), patience)? {
-            let instance = place.read()?.and_then(|record| Some(record.releases.get(&number)?.instance));
-            let Some(instance) = instance else { return Err(ProvisionError::Cancelled) };
-            return Ok(Outcome::Unready(ProvisionError::Unready {
-                resource: place.resource.clone(),
-                instance,
-                within: spec.ready_timeout(),
-                port: process.port,
-                last,
-                log: log::tail(&place.log(number), log_from),
-            }));
+            return Ok(Outcome::Unready(last));
         }
     }
 }
@@ -227,9 +207,12 @@ fn wait_ready(
 /// How waiting for a process ended.
 enum Outcome {
     Ready,
+    /// Somebody else answers at its port.
     Taken(PortHolder),
-    Ended(String, LogTail),
-    Unready(ProvisionError),
+    /// How it ended.
+    Ended(String),
+    /// What the last probe said.
+    Unready(String),
 }
 
 /// The process that listens on our process's port and is neither it nor one that it started.

@@ -215,3 +215,113 @@ fn refused(path: impl Into<PathBuf>, problem: &str) -> TreeError {
 fn failed(doing: &'static str, path: &Path, source: io::Error) -> TreeError {
     TreeError::Unavailable { doing, path: path.to_owned(), source: source.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::{ffi::OsStrExt as _, net::UnixListener};
+
+    use flowline_core::error::chain;
+
+    use super::*;
+
+    fn dir(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        dir
+    }
+
+    fn of(files: &[(&str, &str)]) -> Digest {
+        digest(dir(files).path()).unwrap()
+    }
+
+    #[test]
+    fn content_is_what_counts() {
+        let tree = [("a/b", "1"), ("c", "2")];
+        assert_eq!(of(&tree), of(&[("c", "2"), ("a/b", "1")]), "order of writing does not");
+        for other in [
+            &[("a/b", "1"), ("c", "3")][..],
+            &[("a/b", "1"), ("d", "2")],
+            &[("a/b", "1")],
+            &[("a/b", "1"), ("c", "2"), ("e/f", "")],
+            &[("ab", "1"), ("c", "2")],
+        ] {
+            assert_ne!(of(&tree), of(other), "{other:?}");
+        }
+        let same = dir(&tree);
+        fs::set_permissions(same.path().join("c"), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(digest(same.path()).unwrap(), of(&tree), "who may read it does not");
+        fs::set_permissions(same.path().join("c"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_ne!(digest(same.path()).unwrap(), of(&tree), "that it is a program does");
+        let empty = dir(&tree);
+        fs::create_dir(empty.path().join("empty")).unwrap();
+        assert_ne!(digest(empty.path()).unwrap(), of(&tree), "an empty directory does");
+    }
+
+    #[test]
+    fn where_a_file_ends_counts_at_the_border_of_a_piece() {
+        let full = "x".repeat(PIECE);
+        let digests = [of(&[("a", &full)]), of(&[("a", &full[1..])]), of(&[("a", &format!("{full}x"))])];
+        assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[0] != digests[2]);
+        let copy = tempfile::tempdir().unwrap();
+        let long = dir(&[("a", &format!("{full}{full}yz"))]);
+        assert_eq!(super::copy(long.path(), copy.path()).unwrap(), digest(long.path()).unwrap());
+        assert_eq!(fs::read(copy.path().join("a")).unwrap(), fs::read(long.path().join("a")).unwrap());
+    }
+
+    #[test]
+    fn a_copy_has_the_same_digest_and_links_that_stay_inside() {
+        let tree = dir(&[("bin/run", "#!"), ("page", "x")]);
+        fs::set_permissions(tree.path().join("bin/run"), fs::Permissions::from_mode(0o4775)).unwrap();
+        symlink("../page", tree.path().join("bin/page")).unwrap();
+        symlink("bin", tree.path().join("tools")).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        let copied = copy(tree.path(), to.path()).unwrap();
+        assert_eq!(copied, digest(tree.path()).unwrap());
+        assert_eq!(copied, digest(to.path()).unwrap());
+        assert_eq!(fs::read_link(to.path().join("bin/page")).unwrap(), Path::new("../page"));
+        let mode = fs::metadata(to.path().join("tools/run")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755, "no mode bits but those of a program are taken over");
+    }
+
+    #[test]
+    fn what_cannot_be_delivered_is_refused_with_its_place() {
+        let said = |make: &dyn Fn(&Path)| {
+            let tree = dir(&[("deep/page", "x")]);
+            make(tree.path());
+            let to = tempfile::tempdir().unwrap();
+            let (read, copied) =
+                (digest(tree.path()).unwrap_err(), copy(tree.path(), to.path()).unwrap_err());
+            assert_eq!(read.to_string(), copied.to_string());
+            assert_eq!(read.kind(), ErrorKind::Invalid);
+            chain(&read)
+        };
+        let link = |to: &str, at: &str| said(&|tree| symlink(to, tree.join(at)).unwrap());
+        let all = [
+            link("/etc/passwd", "deep/a"),
+            link("../../x", "deep/a"),
+            link("nowhere", "deep/a"),
+            link("a", "deep/a"),
+            said(&|tree| {
+                // Read name by name this stays inside; followed link by link it does not.
+                fs::create_dir_all(tree.join("x/y")).unwrap();
+                symlink("../..", tree.join("x/y/top")).unwrap();
+                symlink("x/y/top/..", tree.join("climbs")).unwrap();
+            }),
+            said(&|tree| drop(UnixListener::bind(tree.join("socket")).unwrap())),
+            said(&|tree| fs::write(tree.join(std::ffi::OsStr::from_bytes(b"caf\xe9")), "").unwrap()),
+        ];
+        insta::assert_snapshot!(all.join("\n"), @r"
+        `deep/a` cannot be part of an artifact: this link to `/etc/passwd` is absolute; make it relative
+        `deep/a` cannot be part of an artifact: this link to `../../x` leads nowhere; remove it
+        `deep/a` cannot be part of an artifact: this link to `nowhere` leads nowhere; remove it
+        `deep/a` cannot be part of an artifact: this link to `a` leads nowhere; remove it
+        `climbs` cannot be part of an artifact: this link to `x/y/top/..` leads out of the directory; copy what it points to
+        `socket` cannot be part of an artifact: it is no file, directory or link; remove it
+        `caf�` cannot be part of an artifact: its name is not UTF-8; rename it
+        ");
+    }
+}

@@ -13,7 +13,7 @@ use flowline_core::{
     error::{ErrorKind, Kinded as _, chain},
 };
 use flowline_envs::provision::{
-    Goal, InstanceState, PortChoice, ProcessSpec, ProvisionError, Provisioner as _, WorkloadChange,
+    Goal, InstanceState, Observed, PortChoice, ProcessSpec, ProvisionError, Provisioner as _, WorkloadChange,
     local::{LocalOptions, LocalProvisioner},
 };
 
@@ -374,4 +374,122 @@ async fn a_root_that_cannot_be_one_is_said() {
     cannot create ROOT/file: a file stands where a directory is needed; choose another place: File exists (os error 17)
     cannot create ROOT/file/below: a file stands where a directory is needed; choose another place: Not a directory (os error 20)
     ");
+}
+
+#[tokio::test]
+async fn what_a_dead_process_left_running_is_stopped_before_the_next_start() {
+    let stage = Stage::new();
+    let workload = then_serves(&stage, "sleep 1000 &");
+    let observed = stage.converge(&workload, Goal::Alone).await;
+    kill(observed.active().unwrap().process.as_ref().unwrap().pid);
+    let again = loop {
+        let again = stage.converge(&workload, Goal::Alone).await;
+        if again != observed {
+            break again;
+        }
+    };
+    assert_eq!(stage.processes().len(), 2, "the server and its child; the child of the dead one is gone");
+    stage.destroy(&workload).await;
+    assert_eq!((stage.processes(), stage.left()), (vec![], vec![]), "{again:?}");
+}
+
+#[tokio::test]
+async fn data_outlives_releases_and_goes_with_the_resource() {
+    let stage = Stage::new();
+    let serves = |page: &str| {
+        let first = format!("echo {page} >> \"$DATA/pages\"");
+        let mut workload = then_serves(&stage, &first);
+        let flowline_envs::provision::WorkloadKind::Process(spec) = &mut workload.kind else { panic!() };
+        *spec = spec.clone().with_env("DATA", "{data}").unwrap();
+        workload
+    };
+    stage.converge(&serves("one"), Goal::Alone).await;
+    stage.converge(&serves("two"), Goal::Alone).await;
+    let data = stage.root.path().join("environments/production/api.process/data/pages");
+    assert_eq!(fs::read_to_string(&data).unwrap(), "one\ntwo\n");
+    stage.destroy(&serves("two")).await;
+    assert!(!data.exists());
+}
+
+/// A file system of so many KiB, unmounted in the end.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    #[expect(clippy::disallowed_methods, reason = "only mount(8) makes a file system")]
+    fn new(kib: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={kib}k");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path());
+        mount.output().is_ok_and(|done| done.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for Small {
+    #[expect(clippy::disallowed_methods, reason = "only umount(8) takes a file system away")]
+    fn drop(&mut self) {
+        std::process::Command::new("umount").arg("-l").arg(self.0.path()).output().ok();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_nothing_half_done_is_left() {
+    let Some(small) = Small::new(1_024) else {
+        eprintln!("skipped: this user may not mount a small file system");
+        return;
+    };
+    let stage = Stage::at(small.0.path(), LocalOptions::default());
+    // One fits; then there is room for neither another nor for a release of it.
+    let fits = "x".repeat(600 << 10);
+    let artifact = stage.artifact(&[("page", &fits, false)]);
+    let dir = tempfile::tempdir().unwrap();
+    super::stage::write(dir.path(), &[("page", &"y".repeat(600 << 10), false)]);
+    let import = stage.provisioner.import(dir.path().to_owned()).await.unwrap_err();
+    assert_eq!(import.kind(), ErrorKind::Unavailable);
+    let workload = web(artifact);
+    let staged = stage.stage(&workload).await.unwrap_err();
+    assert_eq!(staged.kind(), ErrorKind::Unavailable);
+    let root = small.0.path().canonicalize().unwrap();
+    let shown = |error: &(dyn std::error::Error + 'static), word: &str| {
+        let mut text = chain(error);
+        // The name of a temporary directory counts imports of the process.
+        if let Some(from) = text.find("incoming-") {
+            let to = text[from..].find('/').unwrap();
+            text.replace_range(from..from + to, "INCOMING");
+        }
+        let text = text.replace(root.to_str().unwrap(), "ROOT").replace(word, "DIR");
+        text.replace(&artifact.hex(), "HEX")
+    };
+    let all = [shown(&import, dir.path().to_str().unwrap()), shown(&staged, "DIR")];
+    insta::assert_snapshot!(all.join("\n"), @r"
+    cannot import DIR: cannot write `ROOT/artifacts/INCOMING/page`: No space left on device (os error 28)
+    cannot write ROOT/environments/production/web.dir/releases/copying-1/page: there is no space left; free some and try again: No space left on device (os error 28)
+    ");
+    assert_eq!(stage.provisioner.artifacts().list().unwrap(), [artifact]);
+    assert_eq!(stage.left(), ["production.web.dir"], "the file of its lock");
+    assert!(stage.observe(&workload).await.is_empty());
+    stage.provisioner.artifacts().remove(artifact).unwrap();
+    let workload = web(stage.artifact(&[("page", "small", false)]));
+    assert!(stage.converge(&workload, Goal::Alone).await.active().is_some());
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_a_resource_from_being_destroyed() {
+    let Some(small) = Small::new(1_024) else {
+        eprintln!("skipped: this user may not mount a small file system");
+        return;
+    };
+    let stage = Stage::at(small.0.path(), LocalOptions::default());
+    let workload = stage.api("one", behaviour::FINE);
+    stage.converge(&workload, Goal::Alone).await;
+    let filler = fs::File::create(small.0.path().join("artifacts/filler")).unwrap();
+    std::io::copy(&mut std::io::repeat(0), &mut &filler).unwrap_err();
+    // A new token, which there is no room to remember before something is gone.
+    let destroy = async |token| {
+        stage.provisioner.destroy(&granted(&workload), &Observed::default(), &fence(token)).await
+    };
+    destroy(2).await.unwrap();
+    assert_eq!(destroy(1).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(stage.processes(), [0; 0]);
+    assert!(stage.observe(&workload).await.is_empty());
 }
