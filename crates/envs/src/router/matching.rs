@@ -127,4 +127,45 @@ mod tests {
         assert_eq!(below("/", "/x"), Some("/x"));
         assert_eq!(below("/", "/"), Some("/"));
     }
+
+    proptest::proptest! {
+        /// Against the definition: of all routes whose segments the path begins with, the one with most segments.
+        #[test]
+        fn the_route_with_most_segments_in_common_wins(
+            prefixes in proptest::collection::btree_set("(/[ab]{1,2}){0,3}", 0..8),
+            path in "(/[ab]{0,2}){1,4}",
+        ) {
+            let routes = prefixes.iter().map(|prefix| {
+                let path = if prefix.is_empty() { "/" } else { prefix };
+                Route::new(
+                    "a.com".parse().unwrap(),
+                    path.parse().unwrap(),
+                    Target::Unavailable(String::new()),
+                    "production".parse().unwrap(),
+                    "web".parse().unwrap(),
+                )
+            });
+            let table = RouteTable::new(routes).unwrap();
+            let segments = |path: &str| -> Vec<String> { path.split('/').skip(1).map(str::to_owned).collect() };
+            let asked = segments(&path);
+            let expected = prefixes
+                .iter()
+                .filter(|prefix| asked.starts_with(&segments(prefix)))
+                .max_by_key(|prefix| segments(prefix).len());
+            let found = table.find("a.com", &path);
+            proptest::prop_assert_eq!(
+                found.map(|matched| matched.route.path.as_str().trim_end_matches('/').to_owned()),
+                expected.cloned()
+            );
+            if let Some(Matched { route, rest }) = found {
+                proptest::prop_assert_eq!(format!("{}{rest}", route.path.as_str().trim_end_matches('/')), path);
+            }
+        }
+
+        /// Whatever a client sends as a host, looking it up ends.
+        #[test]
+        fn any_text_may_be_a_host(host in ".*") {
+            let _found = host_of(&host);
+        }
+    }
 }

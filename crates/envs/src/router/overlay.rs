@@ -113,3 +113,86 @@ fn resolve(base: &RouteTable, own: &Overlay, entry: &OverlayEntry) -> Result<Rou
         falls_through_to: Some(answer.served_by().clone()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use flowline_core::error::{ErrorKind, Kinded};
+
+    use super::*;
+
+    fn production() -> RouteTable {
+        let route = |host: &str, path: &str, target: Target, component: &str| {
+            Route::new(
+                host.parse().unwrap(),
+                path.parse().unwrap(),
+                target,
+                "production".parse().unwrap(),
+                component.parse().unwrap(),
+            )
+        };
+        let upstream = |port: u16| Target::Upstream(([127, 0, 0, 1], port).into());
+        RouteTable::new([
+            route("api.awesome.com", "/cool", upstream(8000), "api"),
+            route("api.awesome.com", "/v1", upstream(8001), "old").rewritten_to("/legacy".parse().unwrap()),
+            route("app.awesome.com", "/docs", Target::Directory("/srv/docs".into()), "docs"),
+        ])
+        .unwrap()
+    }
+
+    fn entry(component: &str, host: &str, path: &str, target: Option<Target>) -> OverlayEntry {
+        OverlayEntry {
+            component: component.parse().unwrap(),
+            host: host.parse().unwrap(),
+            path: path.parse().unwrap(),
+            rewrite: None,
+            target,
+        }
+    }
+
+    fn preview(environment: &str, base: &str, entries: Vec<OverlayEntry>) -> Overlay {
+        Overlay { environment: environment.parse().unwrap(), base: base.parse().unwrap(), entries }
+    }
+
+    #[test]
+    fn a_fall_through_keeps_the_path_that_the_bases_target_expects() {
+        let own = preview(
+            "pr-7",
+            "production",
+            vec![
+                entry("api", "api.awesome.com", "/pr-7-cool", None),
+                entry("old", "pr-7-api.awesome.com", "/v1", None),
+                entry("docs", "app.awesome.com", "/pr-7-docs", None),
+            ],
+        );
+        insta::assert_snapshot!(overlay(&production(), &own).unwrap(), @r"
+        api.awesome.com/cool -> 127.0.0.1:8000 (production/api)
+        api.awesome.com/pr-7-cool -> 127.0.0.1:8000 as /cool (pr-7/api, falls through to production)
+        api.awesome.com/v1 -> 127.0.0.1:8001 as /legacy (production/old)
+        app.awesome.com/docs -> /srv/docs (production/docs)
+        app.awesome.com/pr-7-docs -> /srv/docs (pr-7/docs, falls through to production)
+        pr-7-api.awesome.com/v1 -> 127.0.0.1:8001 as /legacy (pr-7/old, falls through to production)
+        ");
+    }
+
+    #[test]
+    fn a_preview_of_a_preview_falls_through_to_who_deploys() {
+        let one = preview("pr-7", "production", vec![entry("api", "pr-7-api.awesome.com", "/cool", None)]);
+        let two = preview("pr-8", "pr-7", vec![entry("api", "pr-8-api.awesome.com", "/cool", None)]);
+        let table = overlay(&overlay(&production(), &one).unwrap(), &two).unwrap();
+        let route = table.find("pr-8-api.awesome.com", "/cool").unwrap().route;
+        assert_eq!(route.served_by().as_str(), "production");
+        assert_eq!(route.because(), "`pr-8` does not deploy `api`, so `production` answers");
+    }
+
+    #[test]
+    fn an_address_that_is_taken_and_a_component_that_nobody_has_are_refused() {
+        let taken = preview("pr-7", "production", vec![entry("api", "api.awesome.com", "/cool", None)]);
+        let nobody = preview("pr-7", "production", vec![entry("new", "new.awesome.com", "/", None)]);
+        let said = [taken, nobody].map(|own| overlay(&production(), &own).unwrap_err());
+        assert_eq!(said.each_ref().map(Kinded::kind), [ErrorKind::Conflict, ErrorKind::NotFound]);
+        insta::assert_snapshot!(said.map(|error| error.to_string()).join("\n"), @r"
+        two routes claim `api.awesome.com/cool`: production/api and pr-7/api; give one of them another host or path
+        `pr-7` does not deploy `new`, and its base `production` has no route for it; deploy it, or leave its address out
+        ");
+    }
+}

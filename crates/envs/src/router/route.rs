@@ -329,3 +329,96 @@ impl Kinded for RouteError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flowline_core::error::{ErrorKind, Kinded};
+
+    use super::*;
+
+    fn route(host: &str, path: &str, owner: &str) -> Route {
+        let target = Target::Upstream("127.0.0.1:8000".parse().unwrap());
+        Route::new(
+            host.parse().unwrap(),
+            path.parse().unwrap(),
+            target,
+            owner.parse().unwrap(),
+            "web".parse().unwrap(),
+        )
+    }
+
+    #[test]
+    fn two_routes_at_one_address_name_both_owners() {
+        let one = route("app.awesome.com", "/", "production");
+        let error = RouteTable::new([one.clone(), route("app.awesome.com", "/", "pr-7")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        insta::assert_snapshot!(
+            error,
+            @"two routes claim `app.awesome.com/`: production/web and pr-7/web; give one of them another host or path"
+        );
+        assert_eq!(RouteTable::new([one.clone(), one]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_table_is_read_back_from_what_it_was_written_as() {
+        let mut through = route("pr-7-app.awesome.com", "/", "pr-7").rewritten_to("/cool".parse().unwrap());
+        through.falls_through_to = Some("production".parse().unwrap());
+        let mut files = route("app.awesome.com", "/", "production");
+        files.target = Target::Directory("/srv/web/current".into());
+        let table = RouteTable::new([through, files]).unwrap();
+        let written = serde_json::to_string_pretty(&table).unwrap();
+        insta::assert_snapshot!(written, @r#"
+        [
+          {
+            "host": "app.awesome.com",
+            "path": "/",
+            "target": {
+              "directory": "/srv/web/current"
+            },
+            "owner": "production",
+            "component": "web"
+          },
+          {
+            "host": "pr-7-app.awesome.com",
+            "path": "/",
+            "target": {
+              "upstream": "127.0.0.1:8000"
+            },
+            "rewrite": "/cool",
+            "owner": "pr-7",
+            "component": "web",
+            "falls_through_to": "production"
+          }
+        ]
+        "#);
+        assert_eq!(serde_json::from_str::<RouteTable>(&written).unwrap(), table);
+    }
+
+    #[test]
+    fn reading_refuses_two_routes_at_one_address() {
+        let one = serde_json::to_string(&route("a.com", "/", "production")).unwrap();
+        let two = serde_json::to_string(&route("a.com", "/", "pr-7")).unwrap();
+        assert!(serde_json::from_str::<RouteTable>(&format!("[{one},{one}]")).is_ok());
+        let error = serde_json::from_str::<RouteTable>(&format!("[{one},{two}]")).unwrap_err();
+        assert!(error.to_string().contains("two routes claim `a.com/`"), "{error}");
+    }
+
+    #[test]
+    fn a_diff_says_what_comes_changes_and_goes() {
+        let before =
+            RouteTable::new([route("a.com", "/", "x"), route("b.com", "/", "x"), route("c.com", "/", "x")]);
+        let after =
+            RouteTable::new([route("b.com", "/", "y"), route("c.com", "/", "x"), route("d.com", "/", "y")]);
+        let (before, after) = (before.unwrap(), after.unwrap());
+        let diff = before.diff(&after);
+        assert_eq!(diff.added, [route("d.com", "/", "y")]);
+        assert_eq!(diff.changed, [(route("b.com", "/", "x"), route("b.com", "/", "y"))]);
+        assert_eq!(diff.removed, [route("a.com", "/", "x")]);
+        assert_eq!(diff.unchanged, 1);
+        assert!(before.diff(&before).is_empty());
+        assert_eq!(
+            after.without(&"y".parse().unwrap()),
+            RouteTable::new([route("c.com", "/", "x")]).unwrap()
+        );
+    }
+}

@@ -3,6 +3,8 @@
 //! A suite runs named cases against a subject and answers a [`Report`]; each case is named by the sentence that it checks.
 
 pub mod provision;
+#[cfg(feature = "router")]
+pub mod router;
 
 use std::fmt;
 

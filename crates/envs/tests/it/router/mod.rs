@@ -82,3 +82,11 @@ async fn raw(address: SocketAddr, request: &str) -> String {
         .ok();
     String::from_utf8_lossy(&answer).into_owned()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_http_router_keeps_the_contract() {
+    let router = HttpRouter::bind(loopback()).await.unwrap();
+    let (client, address) = (Client::new(), router.address());
+    let send = async |host: String, path: String| client.get(address, &host, &path, LIMIT).await;
+    flowline_envs::testkit::router::suite(&router, send).await.verdict().unwrap();
+}
