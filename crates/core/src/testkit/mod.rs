@@ -1,20 +1,144 @@
 //! Behaviour suites for this crate's traits, and wrappers that make a backend fail on purpose.
 //!
-//! [`faulty`] wraps any store so that it fails or crashes at the commit that a test chooses.
+//! | module | what it checks or breaks |
+//! | --- | --- |
+//! | [`store`] | the suite of [`Store`](crate::store::Store), in one process and over several |
+//! | [`lease`] | the suite of [`Leases`](crate::lease::Leases) |
+//! | [`faulty`] | any store, failing or crashing at the commit that a test chooses |
 //!
 //! A suite is a list of named cases. Each names the sentence of the contract that it checks, so a failure reads as the sentence that was
 //! broken, and prints the seed that replays it. Nothing here needs an async runtime: [`block_on`] drives a future on the present thread.
 
 pub mod faulty;
+pub mod lease;
+pub mod store;
 
 use std::{
+    fmt,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, mpsc},
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
+    time::Duration,
 };
 
 pub use faulty::{Fault, FaultyStore, When};
+
+use crate::error::chain;
+
+/// The seed of a suite that was not given one.
+pub const SEED: u64 = 0x5eed;
+
+/// What a suite found out about a backend.
+#[derive(Debug, Clone)]
+#[must_use = "a report that nobody looks at checks nothing; call `assert`"]
+pub struct Report {
+    /// The suite: `store`, `lease`.
+    pub suite: &'static str,
+    /// The backend, as it was named to the suite.
+    pub backend: String,
+    /// The sentences that hold.
+    pub passed: Vec<&'static str>,
+    /// The sentences that do not apply by the backend's capabilities.
+    pub skipped: Vec<&'static str>,
+    /// The sentences that were broken.
+    pub failures: Vec<Failure>,
+}
+
+/// A broken sentence.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The sentence of the contract.
+    pub sentence: &'static str,
+    /// What was seen instead.
+    pub why: String,
+    /// The seed that replays it.
+    pub seed: u64,
+}
+
+impl Report {
+    fn new(suite: &'static str, backend: &str) -> Self {
+        Self {
+            suite,
+            backend: backend.to_owned(),
+            passed: Vec::new(),
+            skipped: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, sentence: &'static str, seed: u64, outcome: Outcome) {
+        match outcome {
+            Ok(()) => self.passed.push(sentence),
+            Err(Why(why)) => self.failures.push(Failure { sentence, why, seed }),
+        }
+    }
+
+    /// For tests of a suite itself: whether `sentence` was found broken.
+    pub fn breaks(&self, sentence: &str) -> bool {
+        self.failures.iter().any(|failure| failure.sentence == sentence)
+    }
+
+    /// Ends the test if a sentence was broken.
+    ///
+    /// # Panics
+    /// If so, with the whole report.
+    pub fn assert(&self) {
+        assert!(self.failures.is_empty(), "{self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (suite, backend) = (self.suite, &self.backend);
+        writeln!(
+            f,
+            "{backend}, suite `{suite}`: {} hold, {} broken",
+            self.passed.len(),
+            self.failures.len()
+        )?;
+        for Failure { sentence, why, seed } in &self.failures {
+            writeln!(f, "broken: {sentence}\n    {why}\n    replay with `check_seeded(.., {seed}, ..)`")?;
+        }
+        for sentence in &self.skipped {
+            writeln!(f, "does not apply: {sentence}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What was seen that should not be.
+#[derive(Debug)]
+struct Why(String);
+
+impl<E: std::error::Error + 'static> From<E> for Why {
+    fn from(error: E) -> Self {
+        Self(chain(&error))
+    }
+}
+
+/// Whether a sentence holds.
+type Outcome = Result<(), Why>;
+
+fn fail(why: impl Into<String>) -> Outcome {
+    Err(Why(why.into()))
+}
+
+fn same<T: PartialEq + fmt::Debug>(what: &str, found: &T, expected: &T) -> Outcome {
+    if found == expected { Ok(()) } else { fail(format!("{what}: found {found:?}, expected {expected:?}")) }
+}
+
+/// Runs `work` on a thread of its own and answers what it answers; an error if that takes longer than any machine should need.
+fn within_patience<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Why> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let (answer, answers) = mpsc::channel();
+    // One that never ends is left behind: a test must say so rather than hang.
+    thread::spawn(move || answer.send(work()));
+    answers.recv_timeout(PATIENCE).map_err(|_| Why(format!("{what}: nothing happened within {PATIENCE:?}")))
+}
 
 /// A source of numbers that a seed decides: the same seed, the same numbers (`SplitMix64`; Steele, Lea, Flood, 2014).
 #[derive(Debug, Clone)]
