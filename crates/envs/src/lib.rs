@@ -14,13 +14,17 @@
 //! | module | what it decides |
 //! | --- | --- |
 //! | [`address`] | where a component is found in each environment, known before anything is deployed |
+//! | [`webhook`] | what a forge's payload says of a change |
+//! | [`promotion`] | what may go where, and why not yet |
 //! | [`provision`] | what must be made or removed on a host, and making it so |
 //! | [`router`] | which request is answered by what, and the HTTP proxy that does it |
 //! | [`probe`] | whether something answers as expected |
 
 pub mod address;
 pub mod probe;
+pub mod promotion;
 pub mod provision;
 pub mod router;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod webhook;
