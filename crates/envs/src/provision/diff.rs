@@ -186,6 +186,7 @@ mod tests {
         Instance {
             id: web(content).instance(),
             artifact: Digest::of(content),
+            kind: web(content).kind,
             number,
             state,
             staged: Timestamp::UNIX_EPOCH,

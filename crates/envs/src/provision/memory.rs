@@ -160,6 +160,7 @@ impl MemoryProvisioner {
             resource.observed.instances.push(Instance {
                 id,
                 artifact: workload.artifact,
+                kind: workload.kind.clone(),
                 number: resource.last,
                 state: InstanceState::Starting,
                 staged: self.clock.now(),

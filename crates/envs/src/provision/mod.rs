@@ -17,7 +17,10 @@
 
 mod diff;
 mod error;
-#[cfg(feature = "process")]
+#[cfg(all(feature = "process", unix))]
+pub mod local;
+#[cfg(all(feature = "process", not(unix)))]
+#[path = "elsewhere.rs"]
 pub mod local;
 pub mod memory;
 mod observed;
@@ -77,7 +80,7 @@ impl ProvisionCapabilities {
 /// 3. converge to [`Goal::Active`], then send traffic to the active instance's port (for files, `current` has already moved);
 /// 4. when requests in flight have ended, converge to [`Goal::Alone`].
 ///
-/// Going back is the same with [`Observed::previous`]'s workload.
+/// Going back is the same with the [workload](Instance::workload) of [`Observed::previous`].
 ///
 /// *Guarantees*
 /// 1. After a successful `apply`, `observe` shows what the change asks for, and `diff` no longer asks for it.

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use flowline_core::{Timestamp, digest::Digest};
+use flowline_core::{Timestamp, digest::Digest, id::ResourceId};
 use serde::{Deserialize, Serialize};
 
-use super::workload::InstanceId;
+use super::{
+    ProvisionError, place_of,
+    workload::{InstanceId, Workload, WorkloadKind},
+};
 
 /// What a provisioner found under one resource. Empty if there is nothing.
 ///
@@ -51,6 +54,8 @@ pub struct Instance {
     pub id: InstanceId,
     /// The digest of its artifact's content.
     pub artifact: Digest,
+    /// How it was told to run.
+    pub kind: WorkloadKind,
     /// Its number among the releases under the resource, from 1; not used again as long as anything is left under it.
     pub number: u64,
     /// How it is.
@@ -71,6 +76,15 @@ impl Instance {
     /// Whether it may become active.
     pub fn is_ready(&self) -> bool {
         self.state == InstanceState::Ready
+    }
+
+    /// The workload that it is an instance of, under `resource`: stage it again to go back to it.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Resource`] if `resource` is nothing that a provisioner has.
+    pub fn workload(&self, resource: &ResourceId) -> Result<Workload, ProvisionError> {
+        let (environment, component) = place_of(resource)?;
+        Ok(Workload { environment, component, artifact: self.artifact, kind: self.kind.clone() })
     }
 
     /// The port on 127.0.0.1 that its process listens on.

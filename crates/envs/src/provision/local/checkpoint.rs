@@ -73,6 +73,7 @@ impl Checkpoint {
 pub(super) struct Hook(pub(super) Option<Arc<dyn Fn(Checkpoint) + Send + Sync>>);
 
 impl Hook {
+    #[cfg_attr(not(unix), expect(dead_code, reason = "elsewhere nothing is done at any of them"))]
     pub(super) fn at(&self, checkpoint: Checkpoint) {
         if let Some(hook) = &self.0 {
             hook(checkpoint);

@@ -20,7 +20,8 @@
 //! *Fences* are remembered, one small file for each resource and lease, and stay when the resource is destroyed.
 //!
 //! *What is not promised.* A process leaves its group and its mark behind only on purpose (`setsid` with a cleared environment): such a
-//! one is not found. Sockets, shared memory and files outside the release directory are the process's own affair. There is one
+//! one is not found. A service manager that kills a service's whole control group kills what the service deployed (for systemd, set
+//! `KillMode=process`). Sockets, shared memory and files outside the release directory are the process's own affair. There is one
 //! host: the lock does not reach over a network file system.
 
 mod apply;
@@ -30,6 +31,7 @@ mod files;
 mod lock;
 mod log;
 mod observe;
+mod options;
 mod patience;
 mod process;
 mod procfs;
@@ -39,21 +41,14 @@ mod start;
 mod tree;
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use async_trait::async_trait;
-use flowline_core::{
-    clock::{Clock, SystemClock},
-    grant::Granted,
-    id::ResourceId,
-    store::Fence,
-};
+use flowline_core::{grant::Granted, id::ResourceId, store::Fence};
 
-use self::{checkpoint::Hook, patience::Patience, record::Layout};
+use self::{patience::Patience, record::Layout};
 use super::{
     Observed, ProvisionCapabilities, ProvisionError, Provisioner, WorkloadChange, check_handle, place_of,
 };
@@ -61,92 +56,9 @@ use super::{
 pub use self::{
     artifacts::{ArtifactStore, ImportError},
     checkpoint::Checkpoint,
+    options::{DEFAULT_PATH, LocalOptions},
     tree::{TreeError, digest as digest_directory},
 };
-
-/// The programs that a process finds by name unless [`LocalOptions::with_path`] says otherwise.
-pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// How a [`LocalProvisioner`] behaves.
-#[derive(Clone)]
-pub struct LocalOptions {
-    clock: Arc<dyn Clock>,
-    path: String,
-    kept: usize,
-    log_limit: u64,
-    lock_wait: Duration,
-    hook: Hook,
-}
-
-impl Default for LocalOptions {
-    /// The host's clock, [`DEFAULT_PATH`], 5 retired releases kept, logs of 10 MiB, 60 s of waiting for somebody else's change.
-    fn default() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            path: DEFAULT_PATH.to_owned(),
-            kept: 5,
-            log_limit: 10 << 20,
-            lock_wait: Duration::from_secs(60),
-            hook: Hook::default(),
-        }
-    }
-}
-
-impl LocalOptions {
-    /// Tells time by `clock`; it dates releases, nothing is decided by it.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Gives processes this `PATH`: directories joined by `:`.
-    #[must_use]
-    pub fn with_path(mut self, path: impl Into<String>) -> Self {
-        self.path = path.into();
-        self
-    }
-
-    /// Keeps so many retired releases of each component for going back.
-    #[must_use]
-    pub fn with_kept(mut self, kept: usize) -> Self {
-        self.kept = kept;
-        self
-    }
-
-    /// Cuts a log once it is longer than `bytes`; the last `bytes` before the cut are kept in a second file.
-    #[must_use]
-    pub fn with_log_limit(mut self, bytes: u64) -> Self {
-        self.log_limit = bytes;
-        self
-    }
-
-    /// Waits at most so long while somebody else changes the same resource.
-    #[must_use]
-    pub fn with_lock_wait(mut self, limit: Duration) -> Self {
-        self.lock_wait = limit;
-        self
-    }
-
-    /// Calls `hook` at each [`Checkpoint`], on the thread that does the work: for tests that die there.
-    #[must_use]
-    pub fn with_checkpoints(mut self, hook: impl Fn(Checkpoint) + Send + Sync + 'static) -> Self {
-        self.hook = Hook(Some(Arc::new(hook)));
-        self
-    }
-}
-
-impl fmt::Debug for LocalOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalOptions")
-            .field("path", &self.path)
-            .field("kept", &self.kept)
-            .field("log_limit", &self.log_limit)
-            .field("lock_wait", &self.lock_wait)
-            .field("hook", &self.hook)
-            .finish_non_exhaustive()
-    }
-}
 
 /// The [`Provisioner`] for this host. Clones share nothing but the root; several processes may use one root at once.
 ///

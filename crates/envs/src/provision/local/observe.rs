@@ -30,6 +30,7 @@ impl Host {
             Some(Instance {
                 id: release.instance,
                 artifact: release.workload.artifact,
+                kind: release.workload.kind.clone(),
                 number,
                 state: look.state(&release.workload),
                 staged: release.staged,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, Signal};
 
 use super::{
     log,
@@ -257,13 +257,19 @@ fn signal(living: &[Process], groups: &BTreeSet<u32>, signal: Signal) {
 }
 
 /// Through a pidfd, which stays with the process: between our look and the signal the id cannot become another's.
+#[cfg(target_os = "linux")]
 fn signal_one(process: &Process, signal: Signal) {
+    use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
     let Some(id) = pid(process.pid) else { return };
-    let Ok(handle) = rustix::process::pidfd_open(id, PidfdFlags::empty()) else { return };
+    let Ok(handle) = pidfd_open(id, PidfdFlags::empty()) else { return };
     if procfs::process(process.pid).is_some_and(|now| now.started == process.started) {
-        rustix::process::pidfd_send_signal(&handle, signal).ok();
+        pidfd_send_signal(&handle, signal).ok();
     }
 }
+
+/// Never called: without `/proc` there is no process to signal.
+#[cfg(not(target_os = "linux"))]
+fn signal_one(_process: &Process, _signal: Signal) {}
 
 fn pid(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)

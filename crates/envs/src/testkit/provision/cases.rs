@@ -197,15 +197,23 @@ async fn active_is_protected(bench: &Bench) -> Checked {
 }
 
 async fn going_back(bench: &Bench) -> Checked {
+    if bench.provisioner.capabilities().kept == 0 {
+        return Err(Seen::Skipped("at least one kept instance"));
+    }
     let first = bench.converge(0, Goal::Alone).await?;
     let number = instance(&first, bench.id(0))?.number;
     bench.converge(1, Goal::Alone).await?;
+    let observed = bench.observe().await?;
+    let previous = observed
+        .previous()
+        .ok_or_else(|| Seen::Broken(format!("there is no previous among {observed:?}")))?;
+    let workload = previous.workload(bench.on()?.resource())?;
+    check(workload == bench.workload(0), || format!("the previous one is {workload:?}"))?;
     let back = bench.converge(0, Goal::Alone).await?;
     check(back.active == Some(bench.id(0)), || format!("active is {:?}", back.active))?;
     let instance = instance(&back, bench.id(0))?;
     check(instance.is_ready(), || format!("it is {:?}", instance.state))?;
-    let kept = bench.provisioner.capabilities().kept > 0;
-    check(!kept || instance.number == number, || "it was set up anew although it was kept".to_owned())
+    check(instance.number == number, || "it was set up anew although it was kept".to_owned())
 }
 
 async fn retention(bench: &Bench) -> Checked {

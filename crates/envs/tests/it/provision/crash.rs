@@ -75,6 +75,17 @@ impl Story {
                 assert_eq!(web.instances.len(), 1, "{what}: {web:?}");
                 let page = web.active().and_then(|active| active.directory.clone()).expect(what);
                 assert_eq!(std::fs::read_to_string(page.join("index.html")).unwrap(), "two", "{what}");
+                for (resource, number) in
+                    [("api.process", active.number), ("web.dir", web.instances[0].number)]
+                {
+                    let releases =
+                        stage.root.path().join("environments/production").join(resource).join("releases");
+                    let names: Vec<_> = std::fs::read_dir(releases)
+                        .unwrap()
+                        .map(|entry| entry.unwrap().file_name())
+                        .collect();
+                    assert_eq!(names, [format!("{number:06}").as_str()], "{what}");
+                }
                 assert_eq!(
                     left(stage.root.path()),
                     ["production", "production.api.process", "production.web.dir"],
