@@ -5,8 +5,8 @@
 //! text that is no document at all.
 
 pub mod flowline;
-#[expect(dead_code, reason = "the formats land one by one")]
 mod reading;
+pub mod unleash;
 
 use flowline_core::error::{BoxError, ErrorKind, Kinded};
 

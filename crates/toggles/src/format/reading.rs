@@ -1,6 +1,6 @@
 //! Reading documents so that one bad part harms no other: parts are cut out first, then read one by one.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cell::Cell, fmt};
 
 use flowline_core::diagnostic::Place;
 use serde::{
@@ -9,45 +9,73 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::value::Number;
+use crate::{model::Warning, value::Number};
 
 /// A part of a document, cut out and not yet read. A part that is absent reads as `None`.
 pub(crate) type Raw<'a> = &'a RawValue;
+
+/// A document's text, for telling places in it.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    /// What stands for the file in places: the format's name.
+    name: &'static str,
+    text: &'a str,
+    places: Cell<usize>,
+}
 
 /// Why a part could not be read.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     /// What is wrong, without a place.
     pub(crate) problem: String,
-    /// Where in the document.
-    pub(crate) place: Place,
+    /// Where in the document; told for the first hundred problems.
+    pub(crate) place: Option<Place>,
 }
 
-/// Reads a part of `document`.
-pub(crate) fn part<'a, T: Deserialize<'a>>(document: &str, raw: Raw<'a>) -> Result<T, Unreadable> {
-    serde_json::from_str(raw.get()).map_err(|error| {
-        let mut problem = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        if let Some(plain) = problem.strip_suffix(&place) {
-            problem.truncate(plain.len());
-        }
-        let inside =
-            raw.get().split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>()
-                + error.column().saturating_sub(1);
-        Unreadable { problem, place: place_of(document, raw, inside) }
-    })
-}
-
-/// The place of a part of `document`, so many bytes into it.
-pub(crate) fn place_of(document: &str, raw: Raw<'_>, inside: usize) -> Place {
-    let offset = raw.get().as_ptr().addr().saturating_sub(document.as_ptr().addr()) + inside;
-    let mut place = Place::of("", document, offset);
-    if place.text.len() > 200 {
-        // A document on one line would come along as a whole.
-        let around: String = place.text.chars().skip(place.column.saturating_sub(40)).take(80).collect();
-        place.text = around;
+impl Unreadable {
+    /// The warning about it.
+    pub(crate) fn warning(self, flag: Option<&str>, at: &str, meaning: &str) -> Warning {
+        let message = format!("{}; {meaning}", self.problem);
+        Warning { flag: flag.map(str::to_owned), at: at.to_owned(), message, place: self.place }
     }
-    place
+}
+
+impl<'a> Source<'a> {
+    /// How many places are told: finding one reads the document up to there.
+    const PLACES: usize = 100;
+
+    pub(crate) fn new(name: &'static str, text: &'a str) -> Self {
+        Self { name, text, places: Cell::new(0) }
+    }
+
+    /// Reads a part.
+    pub(crate) fn part<T: Deserialize<'a>>(&self, raw: Raw<'a>) -> Result<T, Unreadable> {
+        serde_json::from_str(raw.get()).map_err(|error| {
+            let mut problem = error.to_string();
+            let place = format!(" at line {} column {}", error.line(), error.column());
+            if let Some(plain) = problem.strip_suffix(&place) {
+                problem.truncate(plain.len());
+            }
+            let lines = raw.get().split_inclusive('\n').take(error.line().saturating_sub(1));
+            let inside = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
+            Unreadable { problem, place: self.place(raw, inside) }
+        })
+    }
+
+    /// The place so many bytes into a part; told for the first hundred.
+    pub(crate) fn place(&self, raw: Raw<'a>, inside: usize) -> Option<Place> {
+        self.places.set(self.places.get() + 1);
+        if self.places.get() > Self::PLACES {
+            return None;
+        }
+        let offset = raw.get().as_ptr().addr().checked_sub(self.text.as_ptr().addr())? + inside;
+        let mut place = Place::of(self.name, self.text, offset);
+        if place.text.len() > 200 {
+            // A document on one line would come along as a whole.
+            place.text = place.text.chars().skip(place.column.saturating_sub(40)).take(80).collect();
+        }
+        Some(place)
+    }
 }
 
 /// The entries of an object in the order of the document, keys that stand twice included.
@@ -157,14 +185,16 @@ mod tests {
         let deep = "[".repeat(10_000) + &"]".repeat(10_000);
         let text = format!("{{\"flags\": {{\"a\": 1,\n \"b\": [1,\n  \"ü\", x2],\n \"c\": {deep}}}}}")
             .replace("x2", "true");
+        let source = Source::new("test", &text);
         let document: Document<'_> = serde_json::from_str(&text).unwrap();
         let [a, b, c] = document.flags.0.as_slice() else { panic!("{document:?}") };
-        assert_eq!(part::<u8>(&text, a.1).unwrap(), 1);
-        let error = part::<Vec<Text<'_>>>(&text, b.1).unwrap();
-        assert_eq!(error.last().unwrap().as_str(), "true");
-        let error = part::<Vec<u8>>(&text, b.1).unwrap_err();
-        assert_eq!((error.place.line, error.place.column), (3, 5), "{error:?}");
+        assert_eq!(source.part::<u8>(a.1).unwrap(), 1);
+        let texts = source.part::<Vec<Text<'_>>>(b.1).unwrap();
+        assert_eq!(texts.last().unwrap().as_str(), "true");
+        let error = source.part::<Vec<u8>>(b.1).unwrap_err();
+        let place = error.place.unwrap();
+        assert_eq!((place.line, place.column), (3, 5));
         assert_eq!(error.problem, "invalid type: string \"ü\", expected u8");
-        assert!(part::<crate::Value>(&text, c.1).unwrap_err().place.text.len() <= 200);
+        assert!(source.part::<crate::Value>(c.1).unwrap_err().place.unwrap().text.len() <= 200);
     }
 }

@@ -3,9 +3,13 @@
 //! A format's suite is a function `fn(&Path) -> Option<Report>` that looks for its folder below a directory, and is listed in
 //! [`SUITES`]. The format's own tests and `examples/toggles_conformance.rs` both run it.
 
+mod unleash;
+
 use std::{fmt, fs, path::Path};
 
 use serde_json::Value as Json;
+
+pub use self::unleash::unleash;
 
 /// What came of one suite.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -109,4 +113,30 @@ impl fmt::Debug for Suite {
 }
 
 /// All suites, in the order in which they are run. A format adds its own here.
-pub const SUITES: &[Suite] = &[];
+pub const SUITES: &[Suite] = &[Suite { name: "unleash", run: unleash }];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The suites lie in the directory `FLOWLINE_CONFORMANCE`, else beside the workspace.
+    #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the suites are")]
+    fn directory() -> std::path::PathBuf {
+        let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance");
+        std::env::var_os("FLOWLINE_CONFORMANCE").map_or(beside, Into::into)
+    }
+
+    #[test]
+    fn every_visible_case_passes() {
+        let directory = directory();
+        for suite in SUITES {
+            let Some(report) = (suite.run)(&directory) else {
+                println!("{suite:?}: not in {}", directory.display());
+                continue;
+            };
+            println!("{suite:?}: {} passed, {} skipped", report.passed, report.skipped.len());
+            assert!(report.failed.is_empty(), "{suite:?}: {:#?}", report.failed);
+            assert!(report.passed > 0, "{suite:?} has no cases");
+        }
+    }
+}
