@@ -1,6 +1,7 @@
 //! What the HTTP router adds to a request, against the same upstream asked directly, over loopback.
 //!
 //! `cargo bench --bench router` runs both in turns, so that what else the machine does falls on both, and prints the medians of the turns.
+//! The router has a thread of its own; with `-- --shared` it runs on a runtime with a thread for each processor.
 //! `cargo bench --bench router -- --serve` keeps upstream and router up and prints their addresses, for `wrk` or another load generator.
 #![expect(
     clippy::print_stdout,
@@ -15,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flowline_envs::router::{HttpRouter, Route, RouteTable, Router, Target};
+use flowline_envs::router::{HttpRouter, Route, RouteTable, Router, RouterLimits, Target};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -32,14 +33,18 @@ const TURNS: usize = 15;
 fn main() -> Result<(), Box<dyn Error>> {
     // As in a deployment, upstream, router and clients do not share threads.
     let has = |name: &str| std::env::args().any(|argument| argument == name);
-    let routing =
-        if has("--single") { single()? } else { Builder::new_multi_thread().enable_all().build()? };
-    let (upstreams, clients) = (single()?, single()?);
+    let (upstreams, routing, clients) =
+        (single()?, Builder::new_multi_thread().enable_all().build()?, single()?);
     let listener = upstreams.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
     let upstream = listener.local_addr()?;
     std::thread::spawn(move || upstreams.block_on(answer(listener)));
     let router = routing.block_on(async {
-        let router = HttpRouter::bind(([127, 0, 0, 1], 0).into()).await?;
+        let (loopback, limits) = (([127, 0, 0, 1], 0).into(), RouterLimits::default());
+        let router = if has("--shared") {
+            HttpRouter::bind_with(loopback, limits).await?
+        } else {
+            HttpRouter::bind_on_own_thread(loopback, limits).await?
+        };
         let route = Route::new(
             "app.localhost".parse()?,
             "/".parse()?,

@@ -108,7 +108,7 @@ impl Client {
         let repeatable = matches!(request.method.as_str(), "GET" | "HEAD");
         let mut wire = request.wire(self.shared.keep_alive)?;
         let pool = self.pool(address);
-        let mut idle = pool.take().await;
+        let mut idle = pool.take(Duration::MAX).await;
         loop {
             let reused = idle.is_some();
             let mut connection = match idle.take() {

@@ -109,13 +109,13 @@ where
         Self { idle: Mutex::new(Idle { open: true, connections: Vec::new() }), keep, most }
     }
 
-    /// An idle connection that the server has not closed, as far as can be known.
-    pub(crate) async fn take(&self) -> Option<Connection<B>> {
+    /// An idle connection that the server has not closed, as far as can be known, and that was used within `recently`.
+    pub(crate) async fn take(&self, recently: Duration) -> Option<Connection<B>> {
+        let recently = recently.min(self.keep);
         loop {
-            let (mut connection, since) = self.idle().connections.pop()?;
-            if since.elapsed() < self.keep
-                && poll_fn(|context| Poll::Ready(connection.poll_ready(context))).await
-            {
+            let (mut connection, _) =
+                self.idle().connections.pop_if(|(_, since)| since.elapsed() < recently)?;
+            if poll_fn(|context| Poll::Ready(connection.poll_ready(context))).await {
                 return Some(connection);
             }
         }

@@ -19,6 +19,9 @@ pub(super) const SERVED_BY: HeaderName = HeaderName::from_static("x-flowline-ser
 /// To the upstream: the environment that was asked, which differs from its own on a fall-through.
 pub(super) const ASKED: HeaderName = HeaderName::from_static("x-flowline-asked");
 
+/// How this router names itself in `Via`.
+const US: &str = "1.1 flowline";
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -34,6 +37,11 @@ pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
                 .to_str()
                 .is_ok_and(|list| list.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade")))
         })
+}
+
+/// Whether a request passed so many of these routers that it must be going in circles. Two in a row may be meant.
+pub(super) fn has_gone_in_circles(headers: &HeaderMap) -> bool {
+    headers.get_all(VIA).iter().filter(|value| *value == US).count() >= 4
 }
 
 /// Takes out what concerns one connection only. An upgrade that both sides want is put back, as this proxy passes it through.
@@ -103,7 +111,7 @@ pub(super) fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, trusted: bool
         }
         headers.insert(FORWARDED_PROTO, proto);
     }
-    headers.append(VIA, HeaderValue::from_static("1.1 flowline"));
+    headers.append(VIA, HeaderValue::from_static(US));
 }
 
 /// What the upstream learns of the route that the request took.

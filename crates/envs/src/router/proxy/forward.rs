@@ -39,6 +39,9 @@ use crate::probe::connection::{Connection, PooledBody};
 /// Waits between attempts to connect: a target that is being replaced may refuse until the new table is applied.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
+/// What can't be sent again goes over a connection that was used this recently, or a new one: no server closes one so soon, unless it ends.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// A client's body on its way to an upstream, and how far it came.
 pub(crate) struct RequestBody {
     incoming: Option<(Incoming, Arc<Progress>)>,
@@ -101,6 +104,9 @@ pub(super) async fn forward(
     mut request: Request<Incoming>,
 ) -> Response<Reply> {
     let client = fields::wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+    if fields::has_gone_in_circles(request.headers()) {
+        return failed(StatusCode::LOOP_DETECTED, &passage.entry, "leads back here, over and over");
+    }
     fields::end_hop(request.headers_mut(), client.is_some());
     fields::forwarded(request.headers_mut(), peer, router.limits.trust_forwarded);
     *request.version_mut() = Version::HTTP_11;
@@ -122,7 +128,8 @@ pub(super) async fn forward(
         fields::routed(request.headers_mut(), &passage.entry);
 
         let pool = &passage.entry.lane.pool;
-        let idle = if attempt == 0 { pool.take().await } else { None };
+        let recently = if replayable { Duration::MAX } else { FRESH };
+        let idle = if attempt == 0 { pool.take(recently).await } else { None };
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,

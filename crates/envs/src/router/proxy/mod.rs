@@ -24,6 +24,8 @@ use hyper::{
 };
 use tokio::{
     net::TcpListener,
+    runtime::Builder,
+    sync::oneshot,
     task::{JoinHandle, JoinSet},
 };
 
@@ -101,7 +103,8 @@ impl RouterLimits {
 /// cookie paths are then moved back below the route's path.
 ///
 /// Clones share the router. It serves until [`shutdown`](Self::shutdown), or until the last clone is dropped, which cuts what is in
-/// flight. Runs on the tokio runtime in which it was bound.
+/// flight. Runs on the tokio runtime in which it was bound, or on a thread of its own
+/// ([`bind_on_own_thread`](Self::bind_on_own_thread)).
 ///
 /// ```
 /// use flowline_envs::{probe::Client, router::{HttpRouter, Route, RouteTable, Router, Target}};
@@ -139,6 +142,8 @@ struct Inner {
 struct Running {
     accepting: Accepting,
     sweeping: JoinHandle<()>,
+    /// Ends the router's own thread, if it has one.
+    _thread: Option<oneshot::Sender<Infallible>>,
 }
 
 impl Drop for Running {
@@ -162,6 +167,62 @@ impl HttpRouter {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub async fn bind_with(address: SocketAddr, limits: RouterLimits) -> Result<Self, RouterError> {
+        Self::start(address, limits, None).await
+    }
+
+    /// As [`bind_with`](Self::bind_with), on a thread of the router's own, which ends with its last clone.
+    ///
+    /// Work that holds up the caller's runtime then holds up no request. One thread serves one processor's worth of requests, with about
+    /// half the processor time for each that a runtime of several threads takes while there are few at a time, as no thread wakes another.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); [`RouterError::Backend`] if the system gives no thread.
+    pub async fn bind_on_own_thread(address: SocketAddr, limits: RouterLimits) -> Result<Self, RouterError> {
+        let (bound, binding) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let no_thread = |source: io::Error| RouterError::Backend {
+            doing: "starting its thread".to_owned(),
+            transient: true,
+            source: source.into(),
+        };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
+        let serve = move || {
+            runtime.block_on(async move {
+                // Whoever asked may be gone already; the router then goes with the answer.
+                let _asked = bound.send(Self::start(address, limits, Some(stop)).await);
+                let _stop = stopped.await;
+            });
+            // A file that is being read must not hold up the end.
+            runtime.shutdown_background();
+        };
+        std::thread::Builder::new().name("flowline-router".to_owned()).spawn(serve).map_err(no_thread)?;
+        let gone = |_| no_thread(io::Error::other("the thread ended"));
+        binding.await.map_err(gone)?
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops listening, lets requests in flight finish for at most `limit`, then cuts what is left. Says how many connections were cut.
+    ///
+    /// Connections in another protocol (WebSocket) have no end to wait for and are cut at last.
+    pub async fn shutdown(&self, limit: Duration) -> usize {
+        let cut = self.running.accepting.stop(limit).await;
+        let mut tunnels = {
+            let mut tunnels = self.inner.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tunnels)
+        };
+        while tunnels.try_join_next().is_some() {}
+        cut + tunnels.len()
+    }
+
+    async fn start(
+        address: SocketAddr,
+        limits: RouterLimits,
+        thread: Option<oneshot::Sender<Infallible>>,
+    ) -> Result<Self, RouterError> {
         let listening = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => RouterError::PortTaken { address },
             _ => RouterError::Listen { address, source },
@@ -191,25 +252,7 @@ impl HttpRouter {
             })
         });
         let sweeping = tokio::spawn(sweep(Arc::downgrade(&inner)));
-        Ok(Self { address, inner, running: Arc::new(Running { accepting, sweeping }) })
-    }
-
-    /// The address that it listens on.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Stops listening, lets requests in flight finish for at most `limit`, then cuts what is left. Says how many connections were cut.
-    ///
-    /// Connections in another protocol (WebSocket) have no end to wait for and are cut at last.
-    pub async fn shutdown(&self, limit: Duration) -> usize {
-        let cut = self.running.accepting.stop(limit).await;
-        let mut tunnels = {
-            let mut tunnels = self.inner.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *tunnels)
-        };
-        while tunnels.try_join_next().is_some() {}
-        cut + tunnels.len()
+        Ok(Self { address, inner, running: Arc::new(Running { accepting, sweeping, _thread: thread }) })
     }
 }
 

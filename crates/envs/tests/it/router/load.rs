@@ -207,3 +207,28 @@ async fn a_client_that_leaves_frees_its_upstream() {
     router.apply(RouteTable::default()).await.unwrap();
     assert!(router.drain(&Target::Upstream(upstream.address()), LIMIT).await.is_ok());
 }
+
+#[test]
+fn a_router_on_its_own_thread_outlives_the_runtime_that_made_it_and_ends_with_its_last_clone() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let limits = flowline_envs::router::RouterLimits::default;
+    let router = runtime().block_on(HttpRouter::bind_on_own_thread(loopback(), limits())).unwrap();
+    let site = tempfile::tempdir().unwrap();
+    std::fs::write(site.path().join("index.html"), "home").unwrap();
+    let later = runtime();
+    later.block_on(async {
+        let taken = HttpRouter::bind_on_own_thread(router.address(), limits()).await.unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::Conflict);
+        router
+            .apply(RouteTable::new([route("a.localhost", "/", site.path(), "web")]).unwrap())
+            .await
+            .unwrap();
+        let clone = router.clone();
+        drop(router);
+        assert_eq!(get(&clone, "a.localhost", "/").await.text(), "home");
+        assert_eq!(clone.shutdown(LIMIT).await, 0);
+        let address = clone.address();
+        drop(clone);
+        drop(TcpListener::bind(address).await.unwrap());
+    });
+}

@@ -89,6 +89,17 @@ async fn a_route_back_into_the_router_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_routers_that_lead_to_each_other_end_the_circle() {
+    let (one, two) =
+        (HttpRouter::bind(loopback()).await.unwrap(), HttpRouter::bind(loopback()).await.unwrap());
+    for (router, other) in [(&one, &two), (&two, &one)] {
+        let table = RouteTable::new([route("app.localhost", "/", other.address(), "web")]).unwrap();
+        router.apply(table).await.unwrap();
+    }
+    assert_eq!(get(&one, "app.localhost", "/").await.status, 508);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_router_answers_itself_says_who_failed() {
     let gone = TcpListener::bind(loopback()).await.unwrap().local_addr().unwrap();
     let router = routing([
