@@ -38,6 +38,7 @@ pub struct Grant {
 /// | `host:*.awesome.com` | every host one or more labels below it, not itself, and every path on these |
 /// | `host:*-app.awesome.com` | every host beside `app.awesome.com` whose first label ends in `-app`: its previews |
 /// | `path:api.awesome.com/cool` | that path and everything below it, by whole segments |
+/// | `path:api.awesome.com/*-cool` | every path beside `/cool` whose segment ends in `-cool`, and what is below: its previews |
 /// | `process:production/*` | everything of that kind whose name starts with `production/` |
 /// | `process:*` | everything of that kind; not for hosts and paths |
 ///
@@ -74,7 +75,10 @@ impl Pattern {
         };
         let plain = match kind {
             "host" => name.strip_prefix("*.").or_else(|| name.strip_prefix("*-")).unwrap_or(name),
-            "path" => name.strip_suffix("/*").unwrap_or(name),
+            "path" => match name.rsplit_once("/*-") {
+                Some((parent, rest)) if !rest.is_empty() && !rest.contains('/') => parent,
+                _ => name.strip_suffix("/*").unwrap_or(name),
+            },
             _ if name == "*" => "all",
             _ => name.strip_suffix("/*").unwrap_or(name),
         };
@@ -114,6 +118,9 @@ impl Pattern {
             }
             _ if kind != resource.kind() => false,
             ("path", _) => {
+                if let Some((parent, sibling)) = name.rsplit_once("/*-") {
+                    return is_path_beside(resource.name(), parent, sibling);
+                }
                 let parent = name.strip_suffix("/*").unwrap_or(name);
                 is_path_at_or_below(resource.name(), parent)
             }
@@ -162,6 +169,14 @@ fn is_below_host(host: &str, parent: &str) -> bool {
 /// A path that steps up could leave the granted one after normalisation, so it is in no set.
 fn steps_out(path: &str) -> bool {
     path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+/// `PARENT/x-SIBLING` or below, with something in front of the hyphen.
+fn is_path_beside(path: &str, parent: &str, sibling: &str) -> bool {
+    let below = path.strip_prefix(parent).and_then(|rest| rest.strip_prefix('/'));
+    let segment = below.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let front = segment.strip_suffix(sibling).and_then(|front| front.strip_suffix('-'));
+    front.is_some_and(|front| !front.is_empty()) && !steps_out(path)
 }
 
 fn is_path_at_or_below(path: &str, parent: &str) -> bool {
@@ -324,12 +339,21 @@ mod tests {
         ] {
             assert!(!covers("host:*-app.awesome.com", no), "{no}");
         }
+        let previews = "path:api.awesome.com/*-cool";
+        assert!(
+            covers(previews, "path:api.awesome.com/pr-1-cool")
+                && covers(previews, "path:api.awesome.com/pr-1-cool/x")
+        );
+        for no in ["cool", "-cool", "pr-1-coolest", "x/pr-1-cool", "pr-1-cool/../x"] {
+            assert!(!covers(previews, &format!("path:api.awesome.com/{no}")), "{no}");
+        }
         assert!(covers("process:*", "process:pr-1/api") && !covers("process:*", "dir:pr-1/web"));
     }
 
     #[test]
     fn wide_patterns_are_refused() {
-        for bad in ["host:*.com", "host:*", "*", "host:a.*.com", "path:*", "awesome.com"] {
+        for bad in ["host:*.com", "host:*", "*", "host:a.*.com", "path:*", "path:a.com/*-b/c", "awesome.com"]
+        {
             assert!(Pattern::new(bad).is_err(), "{bad}");
         }
     }

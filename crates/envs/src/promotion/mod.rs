@@ -139,7 +139,7 @@ pub fn evaluate(graph: &PromotionGraph, target: &EnvironmentName, facts: &Facts,
                     Some(verdict) => match verdict.outcome {
                         Outcome::Pass => {}
                         Outcome::Fail => {
-                            reasons.push(Reason::Failed { environment, verdict: verdict.clone() })
+                            reasons.push(Reason::Failed { environment, verdict: verdict.clone() });
                         }
                         Outcome::Inconclusive | Outcome::Error => {
                             reasons.push(Reason::Undecided { environment, verdict: verdict.clone() });
