@@ -261,3 +261,111 @@ async fn an_open_store_hears_of_other_writers() {
         assert_eq!(waiting.await.unwrap(), Position(n));
     }
 }
+
+/// A file system in memory of a given size; unmounted when dropped.
+#[cfg(target_os = "linux")]
+struct SmallDisk(tempfile::TempDir);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    /// `None` where mounting is not permitted.
+    fn of_kilobytes(size: u32) -> Option<Self> {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let mounted = disk.run("mount", &["-t", "tmpfs", "-o", &format!("size={size}k"), "tmpfs"]);
+        if !mounted {
+            eprintln!("skipped: mounting a small tmpfs is not permitted here");
+        }
+        mounted.then_some(disk)
+    }
+
+    fn protect(&self) {
+        assert!(self.run("mount", &["-o", "remount,ro"]));
+    }
+
+    fn grow(&self, kilobytes: u32) {
+        assert!(self.run("mount", &["-o", &format!("remount,size={kilobytes}k")]));
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a small disk is made by mounting one")]
+    fn run(&self, program: &str, arguments: &[&str]) -> bool {
+        let mut command = std::process::Command::new(program);
+        let command = command.args(arguments).arg(self.0.path()).stderr(std::process::Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        self.run("umount", &[]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_is_unavailable_and_nothing_half_done_is_left() {
+    for size in [0, 8, 40, 64, 100, 200, 400, 1_000] {
+        let Some(disk) = SmallDisk::of_kilobytes(size.max(4)) else { return };
+        if size == 0 {
+            fs::write(disk.0.path().join("ballast"), [0; 4_096]).unwrap();
+        }
+        let mut written = 0;
+        let error = match SqliteStore::open(disk.0.path()) {
+            Err(error) => error,
+            Ok(store) => loop {
+                let durability = if written % 3 == 0 { Durability::Synced } else { Durability::Written };
+                let batch = numbered(written + 1).put(key("large"), "x".repeat(3_000).into());
+                match store.commit(batch.durably(durability)).await {
+                    Ok(_) => written += 1,
+                    Err(error) => {
+                        assert!(error.kind() == ErrorKind::Unavailable, "{size} kB: {}", chain(&error));
+                        disk.grow(size + 64);
+                        assert_eq!(store.head().await.unwrap(), Position(written), "{size} kB");
+                        break error;
+                    }
+                }
+                assert!(written < 10_000, "{size} kB never filled up");
+            },
+        };
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{size} kB: {}", chain(&error));
+        assert!(
+            error
+                .to_string()
+                .ends_with("the disk is full; free some space and try again, nothing was written"),
+            "{error}"
+        );
+        disk.grow(size + 10_000);
+        let store = SqliteStore::open(disk.0.path()).unwrap();
+        let count = store.read(&key("count")).await.unwrap().and_then(|it| it.value.as_u64()).unwrap_or(0);
+        assert_eq!((store.head().await.unwrap(), count), (Position(written), written), "{size} kB");
+        store.commit(numbered(written + 1).durably(Durability::Synced)).await.unwrap();
+        store.snapshot().unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_disk_that_is_read_only_is_unavailable() {
+    let Some(disk) = SmallDisk::of_kilobytes(8_000) else { return };
+    let store = SqliteStore::open(disk.0.path()).unwrap();
+    store.commit(numbered(1)).await.unwrap();
+    drop(store);
+    disk.protect();
+    let there = SqliteStore::open(disk.0.path()).unwrap_err();
+    let new = SqliteStore::open(disk.0.path().join("new")).unwrap_err();
+    for error in [there, new] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", chain(&error));
+        assert!(error.to_string().contains("check its permissions, or choose another folder"), "{error}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_flush_that_failed_once_is_never_taken_for_done() {
+    // The kernel refuses to flush a device like this one.
+    let flusher = Flusher::new("/dev/null".into());
+    let error = flusher.flush().await.unwrap_err();
+    assert_eq!(flusher.flush().await.unwrap_err(), error);
+    let error = Place::new(Path::new("STATE")).flush_problem(error);
+    insta::assert_snapshot!(chain(&error), @"cannot sync the store at STATE: the disk did not confirm what was written; check it, then open the store again: Invalid argument (os error 22)");
+}

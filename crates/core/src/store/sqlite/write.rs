@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     Shared,
@@ -19,24 +19,48 @@ impl Shared {
     pub(super) fn write(&self, batch: &Batch) -> Result<Committed, StoreError> {
         let texts = Texts::of(batch)?;
         let failed = |error| self.place.problem("write", error);
-        let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = Transaction::begin(&connection).map_err(failed)?;
         if batch.durability == Durability::Synced {
             self.flusher.reserve();
         }
         // Dropping the transaction rolls it back.
         batch.check(
             |key| {
-                Ok(present(&self.place, &transaction, key)?
-                    .map_or(Revision::ABSENT, |(revision, _)| revision))
+                Ok(present(&self.place, &connection, key)?.map_or(Revision::ABSENT, |(revision, _)| revision))
             },
-            |key| Ok(present(&self.place, &transaction, key)?.and_then(|(_, token)| token)),
+            |key| Ok(present(&self.place, &connection, key)?.and_then(|(_, token)| token)),
         )?;
         let committed =
-            apply(&transaction, batch, &texts).map_err(|error| self.place.row_problem("write", error))?;
+            apply(&connection, batch, &texts).map_err(|error| self.place.row_problem("write", error))?;
         transaction.commit().map_err(failed)?;
         Ok(committed)
+    }
+}
+
+/// A write transaction whose begin and end are prepared once. Rolled back when dropped.
+struct Transaction<'a> {
+    connection: &'a Connection,
+}
+
+impl<'a> Transaction<'a> {
+    fn begin(connection: &'a Connection) -> rusqlite::Result<Self> {
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(Self { connection })
+    }
+
+    fn commit(self) -> rusqlite::Result<()> {
+        // A commit that fails leaves the transaction open, and dropping it rolls back.
+        self.connection.prepare_cached("COMMIT")?.execute([]).map(|_| ())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if !self.connection.is_autocommit() {
+            // If that fails, too, the next write says why.
+            let _told_later = self.connection.execute_batch("ROLLBACK");
+        }
     }
 }
 
@@ -73,21 +97,21 @@ fn present(
     ask().map_err(|error| place.row_problem("read", error))
 }
 
-fn apply(transaction: &Transaction<'_>, batch: &Batch, texts: &Texts) -> Result<Committed, RowError> {
+fn apply(connection: &Connection, batch: &Batch, texts: &Texts) -> Result<Committed, RowError> {
     for ((key, _), value) in batch.put.iter().zip(&texts.values) {
-        put(transaction, key, value.as_deref())?;
+        put(connection, key, value.as_deref())?;
     }
-    let before = schema::head(transaction)?;
+    let before = schema::head(connection)?;
     let mut position = before.0.cast_signed();
     let mut sequences = BTreeMap::new();
     for ((stream, event), body) in batch.append.iter().zip(&texts.bodies) {
         let sequence = match sequences.get(stream) {
             Some(sequence) => *sequence,
-            None => last_sequence(transaction, stream.as_str())?,
+            None => last_sequence(connection, stream.as_str())?,
         };
         let (next, number) = (position + 1, sequence + 1);
         let checksum = event_checksum(next, stream.as_str(), number, event.id.as_str(), body);
-        let mut insert = transaction.prepare_cached(
+        let mut insert = connection.prepare_cached(
             "INSERT INTO events (position, stream, sequence, id, body, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (id) DO NOTHING",
         )?;
@@ -103,8 +127,8 @@ fn apply(transaction: &Transaction<'_>, batch: &Batch, texts: &Texts) -> Result<
     Ok(Committed { position: crate::store::Position(position), appended })
 }
 
-fn put(transaction: &Transaction<'_>, key: &Key, value: Option<&str>) -> Result<(), RowError> {
-    let found: Option<(i64, bool)> = transaction
+fn put(connection: &Connection, key: &Key, value: Option<&str>) -> Result<(), RowError> {
+    let found: Option<(i64, bool)> = connection
         .prepare_cached("SELECT revision, value IS NULL FROM documents WHERE key = ?1")?
         .query_row(params![key.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
@@ -115,7 +139,7 @@ fn put(transaction: &Transaction<'_>, key: &Key, value: Option<&str>) -> Result<
         (Some((revision, _)), _) => revision + 1,
     };
     let checksum = document_checksum(key.as_str(), revision, value);
-    transaction
+    connection
         .prepare_cached(
             "INSERT INTO documents (key, revision, value, checksum) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (key) DO UPDATE SET revision = ?2, value = ?3, checksum = ?4",
@@ -124,8 +148,8 @@ fn put(transaction: &Transaction<'_>, key: &Key, value: Option<&str>) -> Result<
     Ok(())
 }
 
-fn last_sequence(transaction: &Transaction<'_>, stream: &str) -> rusqlite::Result<i64> {
-    transaction
+fn last_sequence(connection: &Connection, stream: &str) -> rusqlite::Result<i64> {
+    connection
         .prepare_cached("SELECT ifnull(max(sequence), 0) FROM events WHERE stream = ?1")?
         .query_row(params![stream], |row| row.get(0))
 }
