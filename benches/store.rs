@@ -99,6 +99,7 @@ fn grouped(folder: &Path) {
 }
 
 fn written(folder: &Path) {
+    const STEPS: usize = 16;
     let store = SqliteStore::open(folder.join("written")).expect("a store");
     let mut one: Vec<_> = (0..10 * ROUNDS)
         .map(|round| {
@@ -118,6 +119,18 @@ fn written(folder: &Path) {
     let total: Duration = two.iter().sum();
     line("Written commit of a step's two events", &mut two, None);
     println!("    {:.0} steps/s", (10 * ROUNDS) as f64 / total.as_secs_f64());
+    let mut many: Vec<_> = (0..ROUNDS)
+        .map(|round| {
+            let batch = (0..STEPS).fold(Batch::new(), |batch, step| {
+                let number = round * STEPS + step;
+                batch.append(stream(2), event(3, number)).append(stream(2), event(4, number))
+            });
+            time(|| block_on(store.commit(batch)).expect("a commit"))
+        })
+        .collect();
+    let total: Duration = many.iter().sum();
+    line("Written commit of 16 steps' two events each", &mut many, None);
+    println!("    {:.0} steps/s", (ROUNDS * STEPS) as f64 / total.as_secs_f64());
     let mut document: Vec<_> = (0..ROUNDS)
         .map(|round| {
             let batch = Batch::new().put(key(round % 100), "x".repeat(BYTES).into());

@@ -1,7 +1,7 @@
 //! What happened, in order: appending facts once, reading them back, and folding them into state.
 //!
 //! A [`Journal`] is a thin, typed face of a [`Store`]'s event streams. Facts are plain serde types that say their name and version
-//! ([`Fact`]); the envelope around them ([`Entry`]) says who, when, about what and why. Appending is idempotent by the event's id, so a
+//! ([`Fact`]); the envelope around them ([`Event`]) says who, when, about what and why. Appending is idempotent by the event's id, so a
 //! writer that does not know whether it got through writes again.
 
 use std::sync::Arc;

@@ -182,6 +182,18 @@ impl Batch {
         self
     }
 
+    /// Both batches as one: all demands of both, all writes of both in order, as durable as the stronger one.
+    ///
+    /// If both put the same document, the commit is refused.
+    pub fn and(mut self, other: Self) -> Self {
+        self.expect.extend(other.expect);
+        self.put.extend(other.put);
+        self.append.extend(other.append);
+        self.fence.extend(other.fence);
+        self.durability = self.durability.max(other.durability);
+        self
+    }
+
     /// For implementers of [`Store`]: whether this batch may be written, given what is there.
     ///
     /// Call it in the transaction that writes. `revision` says a document's present revision ([`Revision::ABSENT`] if it is not there),

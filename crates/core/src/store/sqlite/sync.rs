@@ -190,3 +190,24 @@ pub(super) fn flush_folder(folder: &Path) -> io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_gives_up_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        std::fs::write(&log, "x").unwrap();
+        let flusher = Flusher::new(log);
+        for _ in 0..3 {
+            let mut given_up = Box::pin(flusher.flush());
+            let polled = poll_fn(|context| Poll::Ready(given_up.as_mut().poll(context).is_ready())).await;
+            assert!(!polled, "others may come along first");
+            drop(given_up);
+            flusher.flush().await.unwrap();
+        }
+        assert_eq!(flusher.flushes(), 3);
+    }
+}

@@ -263,6 +263,19 @@ fn memory_keeps_the_contract() {
     }
 }
 
+/// The answers of the model to many more random batches.
+fn compare_with_model(backend: &str, open: impl Fn(u64) -> Arc<dyn Store>) {
+    for seed in 100..110 {
+        let outcome = block_on(model::random_batches(open(seed), Seeded::new(seed)));
+        assert!(outcome.is_ok(), "{backend}, seed {seed}: {outcome:?}");
+    }
+}
+
+#[test]
+fn memory_answers_like_the_model() {
+    compare_with_model("memory", |_| Arc::new(MemoryStore::new()));
+}
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use std::{path::Path, process::Command};
@@ -282,6 +295,12 @@ mod sqlite {
             let next = || open(&folder.path().join(number.fetch_add(1, Ordering::Relaxed).to_string()));
             check_seeded("SQLite", seed, next).assert();
         }
+    }
+
+    #[test]
+    fn sqlite_answers_like_the_model() {
+        let folder = tempfile::tempdir().unwrap();
+        compare_with_model("SQLite", |seed| Arc::new(open(&folder.path().join(seed.to_string()))));
     }
 
     #[test]
