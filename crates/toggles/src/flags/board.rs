@@ -166,8 +166,14 @@ impl Board {
     }
 
     pub(super) fn effective(&self, scope: &ScopeId, flag: &FlagKey) -> Effective {
-        let own = self.line(scope).into_iter().filter_map(|scope| self.scopes.get(scope)?.states.get(flag));
-        Effective::of(own.chain(self.everywhere.get(flag)))
+        let definition = self.definitions.get(flag);
+        // At each place, what was said at run time counts before what the definition declares.
+        let own = self.line(scope).into_iter().flat_map(|scope| {
+            let said = self.scopes.get(scope).and_then(|scope| scope.states.get(flag));
+            said.into_iter().chain(definition.and_then(|definition| definition.scopes.get(scope)))
+        });
+        let everywhere = self.everywhere.get(flag).into_iter().chain(definition.map(|it| &it.state));
+        Effective::of(own.chain(everywhere))
     }
 
     pub(super) fn where_on(&self, flag: &FlagKey) -> Vec<WhereOn> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use flowline_core::{
     Timestamp,
     error::{ErrorKind, Kinded},
+    id::ScopeId,
 };
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -209,6 +210,12 @@ pub struct Definition {
     /// Texts, numbers and booleans by name, handed on to whoever evaluates.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, Value>,
+    /// How far it is released, declared as code: what counts until somebody says otherwise at run time.
+    #[serde(skip_serializing_if = "State::is_empty")]
+    pub state: State,
+    /// The same for single scopes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scopes: BTreeMap<ScopeId, State>,
 }
 
 /// An exception: who gets what, whatever the rollout says.
@@ -330,6 +337,12 @@ pub struct Effective {
 }
 
 impl Effective {
+    /// What `definition` declares for a scope: `line` is the scope and its bases, nearest first.
+    pub fn declared(definition: &Definition, line: &[&ScopeId]) -> Self {
+        let scopes = line.iter().filter_map(|scope| definition.scopes.get(*scope));
+        Self::of(scopes.chain([&definition.state]))
+    }
+
     /// What `states` come to, from the nearest place to the farthest. Nothing said: off, and once on, for everybody.
     pub fn of<'s>(states: impl IntoIterator<Item = &'s State>) -> Self {
         let (mut on, mut rollout, mut serve, mut killed) = (None, None, None, false);

@@ -16,9 +16,11 @@
 mod clause;
 mod compile;
 mod definition;
+mod document;
 
 pub use clause::{Clause, OneOrMany};
 pub use compile::{compile, rollout_point};
+pub use document::{Document, Flowline, Segment};
 pub use definition::{
     Definition, Effective, FlagKey, FlagKeyError, Percent, PercentError, Rule, Serve, State,
 };
