@@ -140,6 +140,13 @@ impl Part {
         self.attributes.get(self.place(name.word(), name.long())?).map(|attribute| &attribute.value)
     }
 
+    /// The attribute whose name its word holds.
+    #[inline]
+    pub(crate) fn find_exact(&self, name: Word) -> Option<&Prepared> {
+        let at = self.names.iter().position(|have| *have == name)?;
+        self.attributes.get(at).map(|attribute| &attribute.value)
+    }
+
     /// Where the attribute is whose name has this word, and this text if the word does not hold it.
     #[inline]
     fn place(&self, word: Word, long: Option<&str>) -> Option<usize> {

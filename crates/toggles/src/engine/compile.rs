@@ -14,9 +14,12 @@ use super::{
     version::Operand,
     words::WordSet,
 };
-use crate::model::{
-    Bucketing, Condition, Fault, FaultCode, Flag, FlagCheck, Input, Operator, Outcome, PastEnd, Reason, Rule,
-    Segment, Split, Subject, Test, Texts, Truth, Warning,
+use crate::{
+    model::{
+        Bucketing, Condition, Fault, FaultCode, Flag, FlagCheck, Input, Operator, Outcome, PastEnd, Reason,
+        Rule, Segment, Split, Subject, Switch, Test, Texts, Truth, VersionDialect, Warning,
+    },
+    value::Name,
 };
 
 /// How deep conditions and rules may be nested; deeper ones are broken.
@@ -53,10 +56,10 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
             otherwise: prerequisite.otherwise.map(|outcome| compiler.outcome(outcome)),
         })
         .collect();
-    let rules = compiler.rules(rules);
+    let rules = compiler.rules(rules).into_iter().collect();
     let fallback = compiler.outcome(fallback);
     let off = compiler.outcome(off);
-    FlagNode {
+    let mut node = FlagNode {
         rules,
         variants,
         fallback,
@@ -67,7 +70,25 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
         fallback_reason: reason,
         switch,
         value_type,
+        settled: None,
         key,
+    };
+    node.settled = settled(&node);
+    node
+}
+
+/// Whether `flag` is on, if that does not depend on the context.
+fn settled(flag: &FlagNode) -> Option<bool> {
+    let then = match flag.switch {
+        _ if flag.fault.is_some() => return Some(false),
+        Switch::Off | Switch::Killed => &flag.off,
+        Switch::On if flag.prerequisites.is_empty() && flag.rules.first.is_none() => &flag.fallback,
+        Switch::On => return None,
+    };
+    match then {
+        Then::Variant(index) => flag.variants.get(*index as usize).map(|variant| variant.on),
+        Then::Caller | Then::GoOn | Then::Fault(_) => Some(false),
+        Then::Split(_) | Then::Rules(_) | Then::Custom(_) => None,
     }
 }
 
@@ -87,7 +108,8 @@ pub(crate) fn segment(segment: Segment, warnings: &mut Vec<Warning>) -> SegmentN
 }
 
 fn check(check: FlagCheck) -> CheckNode {
-    CheckNode { hash: table::hash(&check.flag), check }
+    let only_on = check.variants.is_none() && check.value.is_none() && !check.enabled && !check.leaf;
+    CheckNode { hash: table::hash(&check.flag), only_on, check }
 }
 
 struct Compiler<'c> {
@@ -102,7 +124,7 @@ impl Compiler<'_> {
         self.warnings.push(Warning::of(self.key, "", message));
     }
 
-    fn rules(&mut self, rules: Vec<Rule>) -> Box<[RuleNode]> {
+    fn rules(&mut self, rules: Vec<Rule>) -> Vec<RuleNode> {
         rules
             .into_iter()
             .map(|rule| RuleNode {
@@ -134,7 +156,7 @@ impl Compiler<'_> {
                 self.depth += 1;
                 let rules = self.rules(rules);
                 self.depth -= 1;
-                Then::Rules(rules)
+                Then::Rules(rules.into())
             }
             Outcome::Caller => Then::Caller,
             Outcome::Fault(fault) => Then::Fault(Box::new(fault)),
@@ -185,10 +207,16 @@ impl Compiler<'_> {
             Condition::Not(part) => Node::Not(Box::new(self.condition(*part))),
             Condition::Lenient(part) => Node::Lenient(Box::new(self.condition(*part))),
             Condition::Test(test) => self.test(*test),
-            Condition::Share(share) => Node::Share(Box::new(ShareNode {
-                bucket: bucket(share.bucketing),
-                ranges: share.ranges.into(),
-            })),
+            Condition::Share(share) => {
+                let mut ranges = share.ranges.into_iter();
+                match ranges.next() {
+                    Some(first) => {
+                        let bucket = bucket(share.bucketing);
+                        Node::Share(Box::new(ShareNode { bucket, first, more: ranges.collect() }))
+                    }
+                    None => Node::Constant(Truth::False),
+                }
+            }
             Condition::Segment { name, negate, unknown } => {
                 let name: Box<str> = name.text().into();
                 Node::Segment(Box::new(SegmentRef { hash: table::hash(&name), name, negate, unknown }))
@@ -220,7 +248,15 @@ impl Compiler<'_> {
     fn operator(&mut self, operator: Operator) -> Option<Op> {
         Some(match operator {
             Operator::Present => Op::Present,
-            Operator::Text { any_of, how: Texts::Is, ignore_case: false, scalars } => texts(any_of, scalars),
+            Operator::OneOf(names) => one_of(names),
+            Operator::Text { any_of, how: Texts::Is, ignore_case: false, scalars } => {
+                let names = any_of.into_iter().map(Name::from);
+                if scalars {
+                    Op::WordsOfScalars(Box::new(WordSet::new(names)))
+                } else {
+                    one_of(names.collect())
+                }
+            }
             Operator::Text { any_of, how, ignore_case, scalars } => {
                 let fold = |text: Box<str>| if ignore_case { text.to_lowercase().into() } else { text };
                 let texts = any_of.into_iter().map(fold).collect();
@@ -239,6 +275,9 @@ impl Compiler<'_> {
                     ));
                     return None;
                 };
+                if let (Some(packed), VersionDialect::Strict) = (operand.packed(), dialect) {
+                    return Some(Op::Plain { comparison, with: packed });
+                }
                 Op::Version(Box::new(VersionOp { comparison, with: operand, dialect }))
             }
             Operator::Pattern { pattern, ignore_case, scalars } => {
@@ -279,17 +318,11 @@ impl Compiler<'_> {
     }
 }
 
-fn texts(any_of: Vec<Box<str>>, scalars: bool) -> Op {
-    if scalars {
-        return Op::WordsOfScalars(Box::new(WordSet::new(any_of)));
+fn one_of(names: Vec<Name>) -> Op {
+    if names.len() <= 8 && names.iter().all(|name| name.word().is_exact()) {
+        return Op::Few(names.iter().map(Name::word).collect());
     }
-    if any_of.len() <= 8 {
-        let words: Box<[_]> = any_of.iter().map(|text| crate::value::Word::of(text)).collect();
-        if words.iter().all(|word| word.is_exact()) {
-            return Op::Few(words);
-        }
-    }
-    Op::Words(Box::new(WordSet::new(any_of)))
+    Op::Words(Box::new(WordSet::new(names)))
 }
 
 fn block(text: &str) -> Option<IpNet> {
@@ -306,14 +339,17 @@ fn bucket(bucketing: Bucketing) -> Bucket {
                 Piece::Of { picks: first_of.into_iter().map(pick).collect(), scalars, skip_empty }
             }
         })
-        .collect();
-    Bucket { input, hash: bucketing.hash, scale: bucketing.scale, missing: bucketing.missing }
+        .collect::<Box<[_]>>();
+    let key_only = matches!(&input[..], [Piece::Of { picks, .. }] if matches!(&picks[..], [Pick::Key]));
+    Bucket { input, hash: bucketing.hash, scale: bucketing.scale, missing: bucketing.missing, key_only }
 }
 
 fn pick(subject: Subject) -> Pick {
     match subject {
         Subject::Key => Pick::Key,
-        Subject::Attribute { name, path } if path.is_empty() => Pick::Attribute(name),
+        Subject::Attribute { name, path } if path.is_empty() && name.word().is_exact() => {
+            Pick::Attribute(name.word())
+        }
         Subject::Attribute { name, path } => {
             Pick::Deep(Box::new(Deep { kind: None, name: Some(name), path: path.into() }))
         }

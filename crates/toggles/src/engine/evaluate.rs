@@ -1,6 +1,6 @@
 //! The evaluator: one walk for plain answers and for explanations.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
 use flowline_core::Timestamp;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
@@ -107,6 +107,7 @@ impl<'a> Walk<'a> {
         Some(evaluation)
     }
 
+    #[inline]
     fn flag<O: Observer>(
         &mut self,
         flag: &'a FlagNode,
@@ -126,6 +127,7 @@ impl<'a> Walk<'a> {
         self.decide(flag, ask, up, observer)
     }
 
+    #[inline]
     fn decide<O: Observer>(
         &mut self,
         flag: &'a FlagNode,
@@ -231,6 +233,7 @@ impl<'a> Walk<'a> {
         evaluation
     }
 
+    #[inline]
     fn rule<O: Observer>(
         &mut self,
         flag: &'a FlagNode,
@@ -273,6 +276,7 @@ impl<'a> Walk<'a> {
         (got, reason, inner)
     }
 
+    #[inline]
     fn outcome<O: Observer>(
         &mut self,
         flag: &'a FlagNode,
@@ -408,8 +412,11 @@ impl<'a> Walk<'a> {
         };
         observer.open(part, describe::node(node));
         if let Node::Test(test) = node {
-            let saw = self.look(&test.pick).map(|(value, _)| value.into_owned());
-            observer.saw(saw.as_ref());
+            match self.look(&test.pick) {
+                Seen::Nothing => observer.saw(None),
+                Seen::Value(value, _) => observer.saw(Some(value)),
+                Seen::Made(value) => observer.saw(Some(&value)),
+            }
         }
         let truth = self.truth(node, frame, observer);
         observer.close(truth.into());
@@ -512,6 +519,12 @@ impl<'a> Walk<'a> {
     ) -> Truth {
         let check = &node.check;
         let Some(flag) = self.ruleset.flags.get_hashed(node.hash, &check.flag) else { return check.unknown };
+        if node.only_on
+            && let (Some(settled), Some(on), None) = (flag.settled, check.on, &flag.fault)
+            && !observer.recording()
+        {
+            return (settled == on).into();
+        }
         let ask =
             if check.variants.is_some() || check.value.is_some() { Ask::Everything } else { Ask::Switch };
         if check.leaf && !flag.prerequisites.is_empty() {
@@ -543,7 +556,11 @@ impl<'a> Walk<'a> {
         match self.point(&share.bucket) {
             Ok(point) => {
                 self.point = point;
-                let found = share.ranges.iter().find(|range| range.contains(point));
+                if share.more.is_empty() && !observer.recording() {
+                    return share.first.contains(point).into();
+                }
+                let found =
+                    std::iter::once(&share.first).chain(&share.more).find(|range| range.contains(point));
                 if observer.recording() {
                     observer.placed(point, found.copied());
                 }
@@ -556,6 +573,18 @@ impl<'a> Walk<'a> {
     /// Where the context lies; without a point, what a share then comes to.
     #[inline]
     fn point(&self, bucket: &'a Bucket) -> Result<f64, Truth> {
+        if bucket.key_only
+            && let Hash::Xxh3 { seed } = bucket.hash
+            && let Some(Value::Text(key)) = self.context.first().key()
+            && let Scale::Multiply { of } = bucket.scale
+            && !key.is_empty()
+        {
+            return Ok(multiplied(xxh3_64_with_seed(key.as_bytes(), seed) >> 32, of));
+        }
+        self.point_slowly(bucket)
+    }
+
+    fn point_slowly(&self, bucket: &'a Bucket) -> Result<f64, Truth> {
         let number = match bucket.hash {
             Hash::Xxh3 { seed } => match &*bucket.input {
                 [Piece::Of { picks, scalars, skip_empty }] => {
@@ -607,17 +636,16 @@ impl<'a> Walk<'a> {
         scratch: &'t mut Scratch,
     ) -> Option<&'t str> {
         for pick in picks {
-            let Some((value, _)) = self.look(pick) else { continue };
-            match value {
-                Cow::Borrowed(Value::Text(text)) if !(skip_empty && text.is_empty()) => return Some(text),
-                Cow::Borrowed(Value::Number(number)) => {
+            match self.look(pick) {
+                Seen::Value(Value::Text(text), _) if !(skip_empty && text.is_empty()) => return Some(text),
+                Seen::Value(Value::Number(number), _) => {
                     const LIMIT: i64 = (1 << 53) - 1;
                     let whole = number.as_i64().is_some_and(|whole| (-LIMIT..=LIMIT).contains(&whole));
                     if whole || scalars {
                         return Some(scratch.show(number));
                     }
                 }
-                Cow::Borrowed(Value::Bool(yes)) if scalars => {
+                Seen::Value(Value::Bool(yes), _) if scalars => {
                     return Some(if *yes { "true" } else { "false" });
                 }
                 _ => {}
@@ -626,29 +654,34 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// The value that a pick finds, with its word if it was prepared. Never null.
+    /// The value that a pick finds.
     #[inline]
-    fn look(&self, pick: &'a Pick) -> Option<(Cow<'a, Value>, Option<Word>)> {
-        match pick {
-            Pick::Attribute(name) => {
-                let prepared = self.context.first().find(name)?;
-                Some((Cow::Borrowed(&prepared.value), Some(prepared.word)))
-            }
-            Pick::Key => {
-                let prepared = self.context.first().prepared_key()?;
-                Some((Cow::Borrowed(&prepared.value), Some(prepared.word)))
-            }
-            Pick::Deep(deep) => self.look_deep(deep),
-            Pick::Kinds => {
-                let kinds = self.context.parts().map(|part| Value::from(part.kind().text()));
-                Some((Cow::Owned(Value::list(kinds)), None))
-            }
-            Pick::Now => Some((Cow::Owned(Value::from(self.now().to_string())), None)),
-            Pick::Value(value) => (!value.is_null()).then_some((Cow::Borrowed(value), None)),
+    fn look(&self, pick: &'a Pick) -> Seen<'a> {
+        let prepared = match pick {
+            Pick::Attribute(name) => self.context.first().find_exact(*name),
+            Pick::Key => self.context.first().prepared_key(),
+            Pick::Deep(_) | Pick::Kinds | Pick::Now | Pick::Value(_) => return self.look_far(pick),
+        };
+        match prepared {
+            Some(prepared) => Seen::Value(&prepared.value, Some(prepared.word)),
+            None => Seen::Nothing,
         }
     }
 
-    fn look_deep(&self, deep: &'a Deep) -> Option<(Cow<'a, Value>, Option<Word>)> {
+    fn look_far(&self, pick: &'a Pick) -> Seen<'a> {
+        match pick {
+            Pick::Deep(deep) => self.look_deep(deep).unwrap_or(Seen::Nothing),
+            Pick::Value(value) if !value.is_null() => Seen::Value(value, None),
+            Pick::Kinds => {
+                let kinds = self.context.parts().map(|part| Value::from(part.kind().text()));
+                Seen::Made(Value::list(kinds))
+            }
+            Pick::Now => Seen::Made(Value::from(self.now().to_string())),
+            Pick::Attribute(_) | Pick::Key | Pick::Value(_) => Seen::Nothing,
+        }
+    }
+
+    fn look_deep(&self, deep: &'a Deep) -> Option<Seen<'a>> {
         let part = match &deep.kind {
             Some(kind) => self.context.part(kind)?,
             None => self.context.first(),
@@ -658,33 +691,53 @@ impl<'a> Walk<'a> {
             None => part.prepared_key()?,
         };
         if deep.path.is_empty() {
-            return Some((Cow::Borrowed(&prepared.value), Some(prepared.word)));
+            return Some(Seen::Value(&prepared.value, Some(prepared.word)));
         }
         let mut value = &prepared.value;
         for key in &deep.path {
             value = value.get(key)?;
         }
-        (!value.is_null()).then_some((Cow::Borrowed(value), None))
+        (!value.is_null()).then_some(Seen::Value(value, None))
     }
 
     #[inline]
     fn test(&self, test: &'a TestNode) -> Truth {
-        if let (Pick::Now, Op::Time(op)) = (&test.pick, &test.op) {
-            return Truth::from(op.comparison.holds(self.now().cmp(&op.with))).negated_if(test.negate);
+        match self.look(&test.pick) {
+            Seen::Value(value, word) => tested(test, value, word),
+            Seen::Nothing => test.missing,
+            Seen::Made(value) => match (&test.pick, &test.op) {
+                (Pick::Now, Op::Time(op)) => {
+                    Truth::from(op.comparison.holds(self.now().cmp(&op.with))).negated_if(test.negate)
+                }
+                _ => tested(test, &value, None),
+            },
         }
-        let Some((value, word)) = self.look(&test.pick) else { return test.missing };
-        if test.any_element
-            && let Value::List(elements) = &*value
-        {
-            let any = elements
-                .iter()
-                .any(|element| !element.is_null() && compared(&test.op, element, None) == Some(Truth::True));
-            return Truth::from(any).negated_if(test.negate);
-        }
-        match compared(&test.op, &value, word) {
-            Some(truth) => truth.negated_if(test.negate),
-            None => test.mismatch,
-        }
+    }
+}
+
+/// What a pick finds.
+enum Seen<'a> {
+    /// Nothing, or null.
+    Nothing,
+    /// A value, with the word of its text if that was prepared.
+    Value(&'a Value, Option<Word>),
+    /// A value that was made for this question.
+    Made(Value),
+}
+
+#[inline]
+fn tested(test: &TestNode, value: &Value, word: Option<Word>) -> Truth {
+    if test.any_element
+        && let Value::List(elements) = value
+    {
+        let any = elements
+            .iter()
+            .any(|element| !element.is_null() && compared(&test.op, element, None) == Some(Truth::True));
+        return Truth::from(any).negated_if(test.negate);
+    }
+    match compared(&test.op, value, word) {
+        Some(truth) => truth.negated_if(test.negate),
+        None => test.mismatch,
     }
 }
 
@@ -705,11 +758,14 @@ fn placed(number: u64, scale: Scale) -> Option<f64> {
         Scale::Modulo { of, plus } => f64::from((number as u32).checked_rem(of)?) + f64::from(plus),
         Scale::Fraction { of } => f64::from((number as u32).checked_rem(of)?) / f64::from(of),
         Scale::Unit => number as f64 / UNIT,
-        Scale::Multiply { of } => {
-            let product = u64::from(number as u32) * u64::from(of);
-            f64::from((product >> 32) as u32)
-        }
+        Scale::Multiply { of } => multiplied(number, of),
     })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "32 bits times 32 bits, halved")]
+#[inline]
+fn multiplied(number: u64, of: u32) -> f64 {
+    f64::from(((u64::from(number as u32) * u64::from(of)) >> 32) as u32)
 }
 
 /// Whether `value` satisfies `op`; `None` if its type is wrong.
@@ -739,6 +795,7 @@ fn compared(op: &Op, value: &Value, word: Option<Word>) -> Option<Truth> {
             };
             number.partial_cmp(with).is_some_and(|ordering| comparison.holds(ordering)).into()
         }
+        Op::Plain { comparison, with } => comparison.holds(with.compared(value.as_str()?)?).into(),
         Op::Version(op) => op.comparison.holds(op.with.compared(value.as_str()?, op.dialect)?).into(),
         Op::Affix(affix) => with_text(value, affix.scalars, |text| affixed(affix, text).into())?,
         Op::Present => Truth::True,
@@ -847,7 +904,11 @@ mod describe {
             Node::Lenient(_) => "if it can be said".to_owned(),
             Node::Test(test) => self::test(test),
             Node::Share(share) => {
-                format!("{} lies {}", bucket(&share.bucket), ranges(&share.ranges))
+                format!(
+                    "{} lies {}",
+                    bucket(&share.bucket),
+                    ranges(std::iter::once(&share.first).chain(&share.more))
+                )
             }
             Node::Segment(segment) if segment.negate => format!("not {}", segment.name),
             Node::Segment(segment) => segment.name.to_string(),
@@ -921,6 +982,7 @@ mod describe {
             }
             Op::Number { comparison, with, .. } => format!("{} {with}", comparison.sign()),
             Op::Time(op) => format!("{} {}", op.comparison.sign(), op.with),
+            Op::Plain { comparison, with } => format!("{} {}", comparison.sign(), with.version()),
             Op::Version(op) => format!("{} {}", op.comparison.sign(), op.with.version()),
             Op::Pattern { regex, .. } => format!("matching /{}/", regex.as_str()),
             Op::Network(networks) => format!("in one of {} networks", networks.len()),
@@ -932,7 +994,7 @@ mod describe {
     fn pick(pick: &Pick) -> String {
         match pick {
             Pick::Key => "targeting key".to_owned(),
-            Pick::Attribute(name) => name.text(),
+            Pick::Attribute(name) => name.text().unwrap_or_default(),
             Pick::Deep(deep) => {
                 let mut said = String::new();
                 if let Some(kind) = &deep.kind {
@@ -981,9 +1043,8 @@ mod describe {
         }
     }
 
-    fn ranges(ranges: &[Range]) -> String {
+    fn ranges<'r>(ranges: impl Iterator<Item = &'r Range>) -> String {
         let texts: Vec<_> = ranges
-            .iter()
             .take(8)
             .map(|range| {
                 let until = if range.with_end { "up to and with" } else { "below" };
@@ -994,6 +1055,6 @@ mod describe {
                 }
             })
             .collect();
-        if texts.is_empty() { "nowhere".to_owned() } else { texts.join(" or ") }
+        texts.join(" or ")
     }
 }

@@ -9,7 +9,7 @@ use regex::Regex;
 use super::{
     custom::{Decide, Predicate, ValueTest},
     table::Keyed,
-    version::Operand,
+    version::{Operand, Packed},
     words::WordSet,
 };
 use crate::{
@@ -17,13 +17,13 @@ use crate::{
         Comparison, Facts, Fault, Hash, MissingInput, OnBroken, PastEnd, Period, Range, Reason, Scale, Slice,
         Switch, Texts, Truth, ValueType, Variant, VersionDialect,
     },
-    value::{Name, Value},
+    value::{Name, Value, Word},
 };
 
 #[derive(Debug)]
 pub(crate) struct FlagNode {
     pub(crate) key: Box<str>,
-    pub(crate) rules: Box<[RuleNode]>,
+    pub(crate) rules: Rules,
     pub(crate) variants: Arc<[Variant]>,
     pub(crate) fallback: Then,
     pub(crate) off: Then,
@@ -33,6 +33,36 @@ pub(crate) struct FlagNode {
     pub(crate) fallback_reason: Reason,
     pub(crate) switch: Switch,
     pub(crate) value_type: ValueType,
+    /// Whether it is on, if that does not depend on the context.
+    pub(crate) settled: Option<bool>,
+}
+
+/// Rules in order. The first lies within the flag: most flags have one.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) first: Option<RuleNode>,
+    pub(crate) more: Box<[RuleNode]>,
+}
+
+impl Rules {
+    #[inline]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &RuleNode> {
+        self.first.iter().chain(&self.more)
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&RuleNode> {
+        match index.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(more) => self.more.get(more),
+        }
+    }
+}
+
+impl FromIterator<RuleNode> for Rules {
+    fn from_iter<I: IntoIterator<Item = RuleNode>>(rules: I) -> Self {
+        let mut rules = rules.into_iter();
+        Self { first: rules.next(), more: rules.collect() }
+    }
 }
 
 impl Keyed for FlagNode {
@@ -62,6 +92,8 @@ pub(crate) struct PrerequisiteNode {
 #[derive(Debug)]
 pub(crate) struct CheckNode {
     pub(crate) hash: u64,
+    /// Whether the flag's being on or off is all that is asked for.
+    pub(crate) only_on: bool,
     pub(crate) check: crate::model::FlagCheck,
 }
 
@@ -124,7 +156,8 @@ pub(crate) struct TestNode {
 #[derive(Debug)]
 pub(crate) enum Pick {
     Key,
-    Attribute(Name),
+    /// An attribute of the first part whose name its word holds.
+    Attribute(Word),
     Deep(Box<Deep>),
     Kinds,
     Now,
@@ -145,7 +178,7 @@ pub(crate) struct Deep {
 pub(crate) enum Op {
     Present,
     /// One of a few short texts.
-    Few(Box<[crate::value::Word]>),
+    Few(Box<[Word]>),
     Words(Box<WordSet>),
     /// The same with the text of scalars.
     WordsOfScalars(Box<WordSet>),
@@ -157,6 +190,11 @@ pub(crate) enum Op {
         with: f64,
     },
     Time(Box<TimeOp>),
+    /// A version of three small numbers, packed; strict.
+    Plain {
+        comparison: Comparison,
+        with: Packed,
+    },
     Version(Box<VersionOp>),
     Pattern {
         regex: Box<Regex>,
@@ -243,6 +281,8 @@ pub(crate) struct Bucket {
     pub(crate) hash: Hash,
     pub(crate) scale: Scale,
     pub(crate) missing: MissingInput,
+    /// The input is the targeting key and nothing else.
+    pub(crate) key_only: bool,
 }
 
 #[derive(Debug)]
@@ -254,7 +294,8 @@ pub(crate) enum Piece {
 #[derive(Debug)]
 pub(crate) struct ShareNode {
     pub(crate) bucket: Bucket,
-    pub(crate) ranges: Box<[Range]>,
+    pub(crate) first: Range,
+    pub(crate) more: Box<[Range]>,
 }
 
 #[derive(Debug)]

@@ -93,7 +93,10 @@ impl Ruleset {
     #[inline]
     pub fn is_on(&self, flag: &str, context: &Context, ambient: &dyn Ambient) -> bool {
         match self.flags.get(flag) {
-            Some(flag) => Walk::new(self, context, ambient).evaluate(flag, Ask::Switch, &mut Nobody).on,
+            Some(flag) => match flag.settled {
+                Some(on) => on,
+                None => Walk::new(self, context, ambient).evaluate(flag, Ask::Switch, &mut Nobody).on,
+            },
             None => false,
         }
     }

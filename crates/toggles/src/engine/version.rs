@@ -6,6 +6,38 @@ use semver::{BuildMetadata, Prerelease, Version};
 
 use crate::model::VersionDialect;
 
+/// A version of three numbers below 2^21, in one machine word that compares as the version does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Packed(u64);
+
+impl Packed {
+    #[inline]
+    fn of(numbers: [u64; 3]) -> Option<Self> {
+        let [major, minor, patch] = numbers;
+        let fits = (major | minor | patch) >> 21 == 0;
+        fits.then_some(Self(major << 42 | minor << 21 | patch))
+    }
+
+    pub(crate) fn version(self) -> Version {
+        let part = |shift: u32| (self.0 >> shift) & ((1 << 21) - 1);
+        Version::new(part(42), part(21), part(0))
+    }
+
+    /// How the strict version `text` compares with this one; `None` if it is no version.
+    #[inline]
+    pub(crate) fn compared(self, text: &str) -> Option<Ordering> {
+        match plain(text).and_then(Self::of) {
+            Some(theirs) => Some(theirs.cmp(&self)),
+            None => self.compared_slowly(text),
+        }
+    }
+
+    #[cold]
+    fn compared_slowly(self, text: &str) -> Option<Ordering> {
+        Some(Version::parse(text).ok()?.cmp_precedence(&self.version()))
+    }
+}
+
 /// A version operand: the parsed version, and its three numbers if that is all there is.
 #[derive(Debug)]
 pub(crate) struct Operand {
@@ -31,6 +63,11 @@ impl Operand {
 
     pub(crate) fn version(&self) -> &Version {
         &self.version
+    }
+
+    /// The same packed, if it is that simple.
+    pub(crate) fn packed(&self) -> Option<Packed> {
+        self.plain.and_then(Packed::of)
     }
 }
 
@@ -138,8 +175,21 @@ mod tests {
     #[test]
     fn the_short_way_agrees_with_the_long_one() {
         let texts = [
-            "0.0.0", "1.2.3", "1.10.0", "1.9.9", "01.2.3", "1.2.3-a", "1.2", "1.2.3.4", "", "..", "1..2",
-            "x", "1.2.3+b",
+            "0.0.0",
+            "1.2.3",
+            "1.10.0",
+            "1.9.9",
+            "01.2.3",
+            "1.2.3-a",
+            "1.2",
+            "1.2.3.4",
+            "",
+            "..",
+            "1..2",
+            "x",
+            "1.2.3+b",
+            "1.9999999.0",
+            "2097152.0.0",
         ];
         for a in texts {
             assert_eq!(
@@ -151,6 +201,8 @@ mod tests {
             for b in texts {
                 let long = Version::parse(b).ok().map(|b| b.cmp_precedence(operand.version()));
                 assert_eq!(operand.compared(b, VersionDialect::Strict), long, "{b} with {a}");
+                let packed = operand.packed().map(|packed| packed.compared(b));
+                assert!(packed.is_none_or(|packed| packed == long), "{b} with packed {a}");
             }
         }
     }

@@ -1,48 +1,44 @@
 //! Sets of texts: a scan over machine words for a few, a table for many.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use crate::value::Word;
+use crate::value::{Name, Word};
 
 /// A set of texts.
 pub(crate) struct WordSet {
-    /// The words, in a table with linear probing (many) or one after the other (few).
-    words: Box<[Option<Word>]>,
+    /// The words, in a table with linear probing whose free places hold [`Word::NONE`] (many), or one after the other (few).
+    words: Box<[Word]>,
     /// The texts that words do not hold, sorted.
-    long: Box<[Box<str>]>,
+    long: Box<[Arc<str>]>,
     len: usize,
 }
 
 const FEW: usize = 8;
 
 impl WordSet {
-    pub(crate) fn new(texts: impl IntoIterator<Item = Box<str>>) -> Self {
-        let (mut words, mut long) = (Vec::new(), Vec::new());
-        for text in texts {
-            let word = Word::of(&text);
-            words.push(word);
-            if !word.is_exact() {
-                long.push(text);
-            }
+    pub(crate) fn new(names: impl IntoIterator<Item = Name>) -> Self {
+        let names = names.into_iter();
+        let (mut words, mut long) = (Vec::with_capacity(names.size_hint().0), Vec::new());
+        for name in names {
+            words.push(name.word());
+            long.extend(name.into_long());
         }
         long.sort_unstable();
         long.dedup();
         let len = words.len();
         if len <= FEW {
-            return Self { words: words.into_iter().map(Some).collect(), long: long.into(), len };
+            return Self { words: words.into(), long: long.into(), len };
         }
-        let size = (len * 2).next_power_of_two();
-        let mut table: Vec<Option<Word>> = vec![None; size];
+        let size = (len + len / 2).next_power_of_two();
+        let mut table = vec![Word::NONE; size];
         for word in words {
             let mut at = slot(word, size);
             while let Some(place) = table.get_mut(at) {
-                match place {
-                    Some(there) if *there != word => at = (at + 1) & (size - 1),
-                    _ => {
-                        *place = Some(word);
-                        break;
-                    }
+                if *place == Word::NONE || *place == word {
+                    *place = word;
+                    break;
                 }
+                at = (at + 1) & (size - 1);
             }
         }
         Self { words: table.into(), long: long.into(), len }
@@ -52,14 +48,14 @@ impl WordSet {
     #[inline]
     pub(crate) fn contains(&self, word: Word, text: &str) -> bool {
         let found = if self.words.len() <= FEW {
-            self.words.contains(&Some(word))
+            self.words.contains(&word)
         } else {
             let size = self.words.len();
             let mut at = slot(word, size);
             loop {
                 match self.words.get(at) {
-                    Some(Some(there)) if *there == word => break true,
-                    Some(Some(_)) => at = (at + 1) & (size - 1),
+                    Some(there) if *there == word => break true,
+                    Some(there) if *there != Word::NONE => at = (at + 1) & (size - 1),
                     _ => break false,
                 }
             }
@@ -86,7 +82,7 @@ impl fmt::Display for WordSet {
         if self.len > FEW {
             return write!(f, "{} texts", self.len);
         }
-        let short = self.words.iter().flatten().filter_map(|word| word.text());
+        let short = self.words.iter().filter_map(|word| word.text());
         let all: Vec<_> =
             short.chain(self.long.iter().map(ToString::to_string)).map(|text| format!("{text:?}")).collect();
         f.write_str(&all.join(", "))
@@ -103,7 +99,7 @@ mod tests {
             let text = |n: usize| {
                 if n.is_multiple_of(3) { format!("a-rather-long-text-number-{n}") } else { format!("t{n}") }
             };
-            let set = WordSet::new((0..size).map(|n| text(n).into()));
+            let set = WordSet::new((0..size).map(|n| Name::from(text(n))));
             for n in 0..size * 2 + 10 {
                 assert_eq!(set.contains(Word::of(&text(n)), &text(n)), n < size, "{n} of {size}");
             }

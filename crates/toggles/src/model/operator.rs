@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use flowline_core::Timestamp;
 
-use crate::{engine::ValueTest, value::Value};
+use crate::{
+    engine::ValueTest,
+    value::{Name, Value},
+};
 
 /// A comparison with operands. Compiled once per load: patterns, networks, versions, and lists of texts to sets.
 #[derive(Debug, Clone)]
@@ -12,6 +15,8 @@ use crate::{engine::ValueTest, value::Value};
 pub enum Operator {
     /// The value is there (a null counts as missing, so this is true whenever the test gets to see a value).
     Present,
+    /// The value is a text and is one of these, exactly. The cheap form of `Text`: a short name needs no memory of its own.
+    OneOf(Vec<Name>),
     /// The value's text is one of these.
     Text {
         /// The texts; none: false.
@@ -76,13 +81,8 @@ pub enum Operator {
 
 impl Operator {
     /// The value is exactly one of these texts.
-    pub fn one_of<T: Into<Box<str>>>(texts: impl IntoIterator<Item = T>) -> Self {
-        Self::Text {
-            any_of: texts.into_iter().map(Into::into).collect(),
-            how: Texts::Is,
-            ignore_case: false,
-            scalars: false,
-        }
+    pub fn one_of<T: Into<Name>>(texts: impl IntoIterator<Item = T>) -> Self {
+        Self::OneOf(texts.into_iter().map(Into::into).collect())
     }
 
     /// The value is a number that compares so.

@@ -12,6 +12,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct Word([u64; 2]);
 
 impl Word {
+    /// No text has this word: long texts have a length below 2^56 - 1.
+    pub(crate) const NONE: Self = Self([0, u64::MAX]);
     /// The longest text that a word holds as a whole, in bytes.
     pub const EXACT: usize = 15;
     const LONG: u64 = 0xff << 56;
@@ -95,6 +97,11 @@ impl Name {
         }
     }
 
+    /// The text, where the word does not hold it, shared.
+    pub(crate) fn into_long(self) -> Option<Arc<str>> {
+        self.long
+    }
+
     /// The text, where the word does not hold it.
     #[inline]
     pub(crate) fn long(&self) -> Option<&str> {
@@ -111,6 +118,42 @@ impl From<&str> for Name {
 impl From<String> for Name {
     fn from(text: String) -> Self {
         Self::new(text)
+    }
+}
+
+impl From<&String> for Name {
+    fn from(text: &String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<Box<str>> for Name {
+    fn from(text: Box<str>) -> Self {
+        Self::new(text)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Name, E> {
+                Ok(Name::new(text))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl serde::Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
     }
 }
 

@@ -64,7 +64,8 @@ impl Document {
             let state = Effective::declared(definition, line);
             set.flags.push(compile(key.as_str(), definition, &state, &mut set.warnings));
         }
-        set.segments = self.segments.iter().map(|(name, segment)| segment.compile(name, &mut set.warnings)).collect();
+        set.segments =
+            self.segments.iter().map(|(name, segment)| segment.compile(name, &mut set.warnings)).collect();
         set
     }
 }
@@ -79,7 +80,8 @@ impl Segment {
             let all = self.when.iter().enumerate().map(|(index, clause)| {
                 clause.condition().unwrap_or_else(|problem| {
                     let at = format!("segments/{name}/clause {}", index + 1);
-                    warnings.push(Warning::general(at, problem + "; nobody is in the segment by its clauses"));
+                    warnings
+                        .push(Warning::general(at, problem + "; nobody is in the segment by its clauses"));
                     Condition::Constant(Truth::Broken)
                 })
             });

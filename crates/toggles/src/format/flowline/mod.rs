@@ -20,7 +20,7 @@ mod document;
 
 pub use clause::{Clause, OneOrMany};
 pub use compile::{compile, rollout_point};
-pub use document::{Document, Flowline, Segment};
 pub use definition::{
     Definition, Effective, FlagKey, FlagKeyError, Percent, PercentError, Rule, Serve, State,
 };
+pub use document::{Document, Flowline, Segment};
