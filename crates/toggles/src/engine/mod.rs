@@ -29,7 +29,7 @@ use flowline_core::{
 pub use custom::{Cycle, Decide, Decision, Predicate, Situation, ValueTest};
 pub use observe::{Came, Nobody, Observer, Part, Step, Trace};
 pub use result::{Ask, Evaluation, Failure, Stage};
-pub use ruleset::{Changes, FlagView, Ruleset};
+pub use ruleset::{Changes, FlagView, Ruleset, RulesetBuilder};
 pub(crate) use scratch::Scratch;
 pub use time::rfc3339;
 

@@ -36,6 +36,41 @@ pub struct Ruleset {
     facts: Arc<BTreeMap<String, Value>>,
 }
 
+/// Compiles flags one after the other, so that a reader need not hold a whole document's model.
+#[derive(Debug, Default)]
+pub struct RulesetBuilder {
+    format: &'static str,
+    flags: Vec<Arc<FlagNode>>,
+    segments: Vec<Arc<SegmentNode>>,
+    /// What could not be honoured so far.
+    pub warnings: Vec<Warning>,
+    /// What the document says of itself.
+    pub facts: BTreeMap<String, Value>,
+}
+
+impl RulesetBuilder {
+    /// Adds a flag. Of two with one key the last counts.
+    pub fn flag(&mut self, flag: Flag) {
+        self.flags.push(Arc::new(compile::flag(flag, &mut self.warnings)));
+    }
+
+    /// Adds a segment. Of two with one name the last counts.
+    pub fn segment(&mut self, segment: Segment) {
+        self.segments.push(Arc::new(compile::segment(segment, &mut self.warnings)));
+    }
+
+    /// The ruleset.
+    pub fn build(self) -> Ruleset {
+        Ruleset {
+            flags: Table::build(self.flags),
+            segments: Table::build(self.segments),
+            format: self.format,
+            warnings: self.warnings.into(),
+            facts: Arc::new(self.facts),
+        }
+    }
+}
+
 /// What to change in a ruleset.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
@@ -54,12 +89,18 @@ pub struct Changes {
 impl Ruleset {
     /// Compiles `set`. Never fails: what can't be compiled becomes a [warning](Self::warnings), and at worst a flag that is an error.
     pub fn compile(set: FlagSet) -> Self {
-        let mut warnings = set.warnings;
-        let flags =
-            Table::build(set.flags.into_iter().map(|flag| Arc::new(compile::flag(flag, &mut warnings))));
-        let segments =
-            Table::build(set.segments.into_iter().map(|one| Arc::new(compile::segment(one, &mut warnings))));
-        Self { flags, segments, format: set.format, warnings: warnings.into(), facts: Arc::new(set.facts) }
+        let mut builder = Self::builder(set.format);
+        builder.warnings = set.warnings;
+        builder.facts = set.facts;
+        builder.flags.reserve(set.flags.len());
+        set.flags.into_iter().for_each(|flag| builder.flag(flag));
+        set.segments.into_iter().for_each(|segment| builder.segment(segment));
+        builder.build()
+    }
+
+    /// A ruleset that is built flag by flag: nothing but the compiled form of a flag is kept.
+    pub fn builder(format: &'static str) -> RulesetBuilder {
+        RulesetBuilder { format, ..RulesetBuilder::default() }
     }
 
     /// The same with `changes`. Compiles what is put and nothing else; a segment that changed counts for every flag that asks for it.

@@ -26,7 +26,7 @@ pub fn compile(key: &str, definition: &Definition, state: &Effective, warnings: 
         Err((at, problem)) => {
             let fault = Fault::new(FaultCode::ParseError, problem.as_str());
             warnings.push(Warning::of(key, at, problem + "; the flag is an error until that is mended"));
-            Flag { facts: Some(facts(definition)), ..Flag::faulty(key, fault) }
+            Flag { facts: facts(definition), ..Flag::faulty(key, fault) }
         }
     }
 }
@@ -55,7 +55,7 @@ impl<'d> Compiler<'d> {
             return Ok(Self { key, definition, variants, value_type: ValueType::Boolean, salt });
         }
         let mut value_type: Option<ValueType> = None;
-        for (name, value) in &definition.variants {
+        for (name, value) in definition.variants.iter() {
             let Some(own) = type_of(value) else {
                 return Err((format!("variants/{name}"), format!("variant `{name}` is null")));
             };
@@ -69,9 +69,9 @@ impl<'d> Compiler<'d> {
         }
         let off = definition.off.as_deref();
         let variants = definition.variants.iter().map(|(name, value)| {
-            let variant = Variant::new(name.as_str(), value.clone());
+            let variant = Variant::new(name, value.clone());
             // Whoever gets the variant that stands for "off" does not have the feature, whatever its value.
-            let on = if value.as_bool().is_some() { variant.on } else { off != Some(name.as_str()) };
+            let on = if value.as_bool().is_some() { variant.on } else { off != Some(name) };
             Variant { on, ..variant }
         });
         let variants = variants.collect();
@@ -81,7 +81,7 @@ impl<'d> Compiler<'d> {
     fn flag(&self, state: &Effective) -> Result<Flag, Problem> {
         let definition = self.definition;
         let mut flag = Flag::new(self.key, self.value_type, Arc::clone(&self.variants));
-        flag.facts = Some(facts(definition));
+        flag.facts = facts(definition);
         flag.switch = match state {
             Effective { killed: true, .. } => Switch::Killed,
             Effective { on: false, .. } => Switch::Off,
@@ -107,7 +107,7 @@ impl<'d> Compiler<'d> {
             }
             flag.fallback = serve;
         } else {
-            let mut when = conditions("audience", &definition.audience)?;
+            let mut when = conditions(&definition.audience);
             when.extend(self.within(state.rollout));
             flag.rules.push(crate::model::Rule {
                 id: None,
@@ -129,8 +129,8 @@ impl<'d> Compiler<'d> {
     }
 
     fn rule(&self, index: usize, rule: &Rule) -> Result<crate::model::Rule, Problem> {
-        let at = format!("rules/{}", index + 1);
-        let mut when = conditions(&at, &rule.when)?;
+        let at = format!("rules/{index}/serve");
+        let mut when = conditions(&rule.when);
         when.extend(rule.rollout.and_then(|percent| self.within(percent)));
         Ok(crate::model::Rule {
             id: rule.id.as_deref().map(Into::into),
@@ -159,13 +159,13 @@ impl<'d> Compiler<'d> {
             }
             Some(Serve::Variant(name)) => self.variant(at, name).map(Outcome::Variant),
             Some(Serve::Split(weights)) => {
-                let total: u64 = weights.values().map(|weight| u64::from(*weight)).sum();
+                let total: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
                 if total == 0 {
                     return Err((at.to_owned(), "the weights of `serve` add up to nothing".to_owned()));
                 }
                 let mut slices = Vec::with_capacity(weights.len());
                 let mut sum = 0;
-                for (name, weight) in weights {
+                for (name, weight) in weights.iter() {
                     sum += u64::from(*weight);
                     #[expect(clippy::cast_precision_loss, reason = "points are below 100,000")]
                     let until = (sum * u64::from(POINTS)) as f64 / total as f64;
@@ -193,11 +193,8 @@ impl<'d> Compiler<'d> {
     }
 }
 
-fn conditions(at: &str, clauses: &[Clause]) -> Result<Vec<Condition>, Problem> {
-    let condition = |(index, clause): (usize, &Clause)| {
-        clause.condition().map_err(|problem| (format!("{at}/clause {}", index + 1), problem))
-    };
-    clauses.iter().enumerate().map(condition).collect()
+fn conditions(clauses: &[Clause]) -> Vec<Condition> {
+    clauses.iter().map(Clause::condition).collect()
 }
 
 fn bucketing(salt: &str) -> Bucketing {
@@ -219,13 +216,15 @@ fn type_of(value: &Value) -> Option<ValueType> {
     })
 }
 
-fn facts(definition: &Definition) -> Arc<Facts> {
-    Arc::new(Facts {
+/// What people know about the flag; nothing is kept of a definition that says nothing.
+fn facts(definition: &Definition) -> Option<Arc<Facts>> {
+    let facts = Facts {
         description: definition.description.clone(),
         owner: definition.owner.clone(),
         kind: definition.kind,
         created: definition.created,
         expected_end: definition.expected_end,
         metadata: definition.metadata.clone(),
-    })
+    };
+    (facts != Facts::default()).then(|| Arc::new(facts))
 }

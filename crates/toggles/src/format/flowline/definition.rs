@@ -7,10 +7,12 @@ use flowline_core::{
     error::{ErrorKind, Kinded},
     id::ScopeId,
 };
-use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Clause;
+use super::{
+    Clause, Named,
+    named::{moment, named},
+};
 use crate::{model::FlagKind, value::Value};
 
 /// A flag's key: 1 to 100 characters of `a`–`z`, `A`–`Z`, `0`–`9`, `.`, `_` and `-`, the first a letter or a digit.
@@ -86,8 +88,19 @@ impl std::borrow::Borrow<str> for FlagKey {
 
 impl<'de> Deserialize<'de> for FlagKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Self::new(text).map_err(serde::de::Error::custom)
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = FlagKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a flag's key")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<FlagKey, E> {
+                FlagKey::new(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -181,14 +194,14 @@ pub struct Definition {
     /// What it is for.
     pub kind: FlagKind,
     /// When it was made.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "moment", skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
     /// When it should be gone.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "moment", skip_serializing_if = "Option::is_none")]
     pub expected_end: Option<Timestamp>,
     /// Its values by name, all of one type. None: a boolean flag with `on` and `off`.
-    #[serde(skip_serializing_if = "IndexMap::is_empty")]
-    pub variants: IndexMap<String, Value>,
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    pub variants: Named<Value>,
     /// What those get who get it; of a boolean flag by default `on`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serve: Option<Serve>,
@@ -242,7 +255,7 @@ pub enum Serve {
     /// This variant.
     Variant(String),
     /// These variants, each by its weight among all.
-    Split(IndexMap<String, u32>),
+    Split(Named<u32>),
 }
 
 impl From<&str> for Serve {
@@ -275,7 +288,7 @@ impl<'de> Deserialize<'de> for Serve {
             }
 
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Serve, A::Error> {
-                IndexMap::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Serve::Split)
+                named(map).map(Serve::Split)
             }
         }
         deserializer.deserialize_any(Either)

@@ -1,13 +1,19 @@
 //! Documents of our own flags, and what they are in one scope.
 
+use std::fmt;
+
 use flowline_core::id::ScopeId;
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeSeed, Error, MapAccess, Visitor},
+};
 
 use super::{Clause, Definition, Effective, FlagKey, compile};
 use crate::{
+    engine::{Ruleset, RulesetBuilder},
     format::{Format, FormatError},
-    model::{self, Condition, FlagSet, Operator, Subject, Test, Truth, Warning},
+    model::{self, Condition, FlagSet, Operator, Subject, Test},
     value::Name,
 };
 
@@ -40,14 +46,14 @@ pub struct Document {
 pub struct Segment {
     /// Targeting keys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub members: Vec<Box<str>>,
+    pub members: Vec<Name>,
     /// All of these hold; none at all: only the members are in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub when: Vec<Clause>,
 }
 
 impl Document {
-    /// Reads JSON: the fast way, for documents that programs write.
+    /// Reads JSON.
     ///
     /// # Errors
     /// What does not fit, with line and column.
@@ -64,28 +70,19 @@ impl Document {
             let state = Effective::declared(definition, line);
             set.flags.push(compile(key.as_str(), definition, &state, &mut set.warnings));
         }
-        set.segments =
-            self.segments.iter().map(|(name, segment)| segment.compile(name, &mut set.warnings)).collect();
+        set.segments = self.segments.iter().map(|(name, segment)| segment.compile(name)).collect();
         set
     }
 }
 
 impl Segment {
-    pub(crate) fn compile(&self, name: &str, warnings: &mut Vec<Warning>) -> model::Segment {
+    pub(crate) fn compile(&self, name: &str) -> model::Segment {
         let mut any: Vec<Condition> = Vec::with_capacity(2);
         if !self.members.is_empty() {
-            any.push(Test::new(Subject::Key, Operator::one_of(self.members.iter().cloned())).into());
+            any.push(Test::new(Subject::Key, Operator::OneOf(self.members.clone())).into());
         }
         if !self.when.is_empty() {
-            let all = self.when.iter().enumerate().map(|(index, clause)| {
-                clause.condition().unwrap_or_else(|problem| {
-                    let at = format!("segments/{name}/clause {}", index + 1);
-                    warnings
-                        .push(Warning::general(at, problem + "; nobody is in the segment by its clauses"));
-                    Condition::Constant(Truth::Broken)
-                })
-            });
-            any.push(Condition::All(all.collect()));
+            any.push(Condition::All(self.when.iter().map(Clause::condition).collect()));
         }
         model::Segment { name: Name::new(name), condition: Condition::Any(any) }
     }
@@ -98,6 +95,24 @@ pub struct Flowline {
     pub line: Vec<ScopeId>,
 }
 
+impl Flowline {
+    /// Reads JSON straight into a ruleset: each flag is compiled as it is read, and nothing else of it is kept.
+    ///
+    /// # Errors
+    /// What does not fit, with line and column.
+    pub fn ruleset(&self, json: &str) -> Result<Ruleset, FormatError> {
+        let line: Vec<&ScopeId> = self.line.iter().collect();
+        let mut builder = Ruleset::builder(self.name());
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let streaming = Streaming { line: &line, builder: &mut builder };
+        streaming
+            .deserialize(&mut reader)
+            .and_then(|()| reader.end())
+            .map_err(|error| FormatError::json("flowline", error))?;
+        Ok(builder.build())
+    }
+}
+
 impl Format for Flowline {
     fn name(&self) -> &'static str {
         "flowline"
@@ -106,5 +121,87 @@ impl Format for Flowline {
     fn read(&self, text: &str) -> Result<FlagSet, FormatError> {
         let line: Vec<&ScopeId> = self.line.iter().collect();
         Ok(Document::from_json(text)?.flag_set(&line))
+    }
+}
+
+/// Compiles a document while it is read.
+struct Streaming<'s> {
+    line: &'s [&'s ScopeId],
+    builder: &'s mut RulesetBuilder,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Part {
+    Segments,
+    Flags,
+}
+
+impl<'de> DeserializeSeed<'de> for Streaming<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Streaming<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a document with `flags` and `segments`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut flags, mut segments) = (false, false);
+        while let Some(part) = map.next_key::<Part>()? {
+            let (seen, name) = match part {
+                Part::Segments => (&mut segments, "segments"),
+                Part::Flags => (&mut flags, "flags"),
+            };
+            if std::mem::replace(seen, true) {
+                return Err(A::Error::duplicate_field(name));
+            }
+            match part {
+                Part::Segments => {
+                    for (name, segment) in map.next_value::<IndexMap<String, Segment>>()? {
+                        self.builder.segment(segment.compile(&name));
+                    }
+                }
+                Part::Flags => map.next_value_seed(Flags { line: self.line, builder: self.builder })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Flags<'s> {
+    line: &'s [&'s ScopeId],
+    builder: &'s mut RulesetBuilder,
+}
+
+impl<'de> DeserializeSeed<'de> for Flags<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Flags<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("flags by key")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<FlagKey>()? {
+            let definition: Definition = map.next_value()?;
+            let state = Effective::declared(&definition, self.line);
+            let flag = compile(key.as_str(), &definition, &state, &mut self.builder.warnings);
+            self.builder.flag(flag);
+        }
+        Ok(())
     }
 }

@@ -14,13 +14,18 @@
 //! independent of the rollout.
 
 mod clause;
+mod clause_serial;
 mod compile;
 mod definition;
 mod document;
+mod named;
+#[cfg(test)]
+mod tests;
 
-pub use clause::{Clause, OneOrMany};
+pub use clause::{Asks, Attribute, Clause, Compare};
 pub use compile::{compile, rollout_point};
 pub use definition::{
     Definition, Effective, FlagKey, FlagKeyError, Percent, PercentError, Rule, Serve, State,
 };
 pub use document::{Document, Flowline, Segment};
+pub use named::Named;

@@ -1,0 +1,182 @@
+//! What can be written, and what is said of what can't.
+
+use flowline_core::config;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    context::Context,
+    engine::{Fixed, Ruleset},
+    model::{Comparison, Texts},
+    value::{Name, Value},
+};
+
+const EXAMPLE: &str = r#"
+[segments.beta]
+members = ["user-1", "user-2"]
+
+[flags.checkout]
+description = "The new way to pay"
+owner = "ada"
+kind = "release"
+created = "2026-11-01"
+expected_end = "2027-02-01T00:00:00Z"
+audience = [
+    { attribute = "country", in = ["NO", "SE"] },
+    { attribute = "app.version", version = ">= 2.1.0" },
+    { attribute = "age", at_least = 18, below = 65 },
+    { attribute = "email", ends_with = "@Awesome.com", ignore_case = true, not = true },
+]
+rules = [{ id = "testers", when = [{ segment = "beta" }] }]
+state = { on = true, rollout = 10 }
+scopes.preview = { rollout = 100 }
+
+[flags.colour]
+variants = { red = "f00", blue = "00f" }
+serve = { red = 1, blue = 3 }
+off = "red"
+requires = ["checkout"]
+metadata = { ticket = "AB-1", weight = 2.5 }
+state = { on = true }
+"#;
+
+fn read(toml: &str) -> Result<Document, config::ConfigError> {
+    config::Document::new("flags.toml", toml).read()
+}
+
+#[test]
+fn a_document_reads_back_as_it_was_written() {
+    let document = read(EXAMPLE).unwrap();
+    let json = serde_json::to_string(&document).unwrap();
+    assert_eq!(Document::from_json(&json).unwrap(), document);
+    assert_eq!(document.flags.len(), 2);
+}
+
+#[test]
+fn reading_flag_by_flag_gives_the_same_flags() {
+    let document = read(EXAMPLE).unwrap();
+    let json = serde_json::to_string(&document).unwrap();
+    let preview = flowline_core::id::ScopeId::new("preview").unwrap();
+    let format = Flowline { line: vec![preview.clone()] };
+    let (streamed, whole) =
+        (format.ruleset(&json).unwrap(), Ruleset::compile(document.flag_set(&[&preview])));
+    assert_eq!((streamed.len(), streamed.warnings()), (2, whole.warnings()));
+    let fixed = Fixed::default();
+    for (user, country, age) in [("user-1", "DE", 3), ("a", "NO", 18), ("b", "SE", 65), ("c", "DE", 20)] {
+        let app = Value::object([("version", Value::from("2.1.0"))]);
+        let context = Context::new(user)
+            .with("country", country)
+            .with("age", age)
+            .with("app", app)
+            .with("email", "a@b.com");
+        for flag in ["checkout", "colour"] {
+            let (one, other) =
+                (streamed.evaluate(flag, &context, &fixed), whole.evaluate(flag, &context, &fixed));
+            assert_eq!(
+                (one.value, one.reason, one.point),
+                (other.value, other.reason, other.point),
+                "{user} {flag}"
+            );
+        }
+        assert_eq!(streamed.is_on("checkout", &context, &fixed), matches!(user, "user-1" | "a"), "{user}");
+    }
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let told = |toml: &str| read(toml).unwrap_err().to_string();
+    let flag = |line: &str| told(&format!("[flags.f]\n{line}\n"));
+    insta::assert_snapshot!(
+        [
+            flag("ower = \"ada\""),
+            flag("audience = [{ attribute = \"x\" }]"),
+            flag("audience = [{ attribute = \"x\", version = \"> two\" }]"),
+            flag("audience = [{ attribute = \"x\", inn = 1 }]"),
+            flag("audience = [{ above = 1 }]"),
+            flag("audience = [{ segment = \"a\", flag = \"b\" }]"),
+            flag("state = { rollout = 101 }"),
+            flag("created = \"yesterday\""),
+            flag("kind = \"eternal\""),
+            told("[flags.\"a b\"]\n"),
+        ]
+        .join("\n"),
+        @r#"
+        flags.toml:2:1: unknown field `ower`, expected one of `description`, `owner`, `kind`, `created`, `expected_end`, `variants`, `serve`, `off`, `requires`, `audience`, `rules`, `salt`, `metadata`, `state`, `scopes` [config.unknown-key]
+          2 | ower = "ada"
+            | ^
+          help: did you mean `owner`?
+        flags.toml:2:13: the clause on `x` compares it with nothing [config.syntax]
+          2 | audience = [{ attribute = "x" }]
+            |             ^
+        flags.toml:2:42: `> two` is not a version comparison; write it as `>= 2.1.0` [config.value]
+          2 | audience = [{ attribute = "x", version = "> two" }]
+            |                                          ^
+        flags.toml:2:32: unknown field `inn`, expected one of `attribute`, `in`, `starts_with`, `ends_with`, `contains`, `ignore_case`, `above`, `at_least`, `below`, `at_most`, `version`, `after`, `before`, `matches`, `network`, `present`, `segment`, `flag`, `variant`, `all`, `any`, `not` [config.unknown-key]
+          2 | audience = [{ attribute = "x", inn = 1 }]
+            |                                ^
+          help: did you mean `in`?
+        flags.toml:2:13: the clause compares without an `attribute` [config.syntax]
+          2 | audience = [{ above = 1 }]
+            |             ^
+        flags.toml:2:13: the clause has more than one of `attribute`, `segment`, `flag`, `all` and `any`; use two clauses [config.syntax]
+          2 | audience = [{ segment = "a", flag = "b" }]
+            |             ^
+        flags.toml:2:21: 101 is not a percentage; use a number from 0 to 100 [config.value]
+          2 | state = { rollout = 101 }
+            |                     ^
+        flags.toml:2:11: invalid value: string "yesterday", expected a text such as "2026-11-25" or "2026-11-25T08:00:00Z" [config.value]
+          2 | created = "yesterday"
+            |           ^
+        flags.toml:2:8: unknown variant `eternal`, expected one of `release`, `experiment`, `ops`, `permission` [config.unknown-value]
+          2 | kind = "eternal"
+            |        ^
+        flags.toml:1:8: `a b` is not a flag's key; use 1 to 100 letters a-z, digits, `.`, `_` and `-`, the first a letter or digit [config.value]
+          1 | [flags."a b"]
+            |        ^
+        "#
+    );
+}
+
+fn any_clause() -> impl Strategy<Value = Clause> {
+    let text = "[a-z]{0,20}";
+    let compare = prop_oneof![
+        prop::collection::vec(text, 1..4)
+            .prop_map(|it| Compare::In(it.into_iter().map(Name::from).collect())),
+        prop::collection::vec(-9..9_i32, 1..3)
+            .prop_map(|it| Compare::Equals(it.into_iter().map(Value::from).collect())),
+        (text, any::<bool>()).prop_map(|(text, ignore_case)| Compare::Text {
+            how: Texts::Contains,
+            any_of: vec![text.into()],
+            ignore_case
+        }),
+        (-9..9_i32).prop_map(|it| Compare::Number(Comparison::GreaterOrEqual, f64::from(it))),
+        (0..9_u64, 0..9_u64)
+            .prop_map(|(a, b)| Compare::Version(Comparison::Less, semver::Version::new(a, b, 0))),
+        any::<bool>().prop_map(Compare::Present),
+    ];
+    let leaf = prop_oneof![
+        ("[a-z]{1,9}(\\.[a-z]{1,3})?", compare).prop_map(|(attribute, is)| Clause::on(attribute, is)),
+        text.prop_map(Clause::segment),
+        text.prop_map(Clause::flag),
+    ];
+    (leaf, any::<bool>())
+        .prop_map(|(clause, not)| if not { clause.negated() } else { clause })
+        .prop_recursive(3, 8, 3, |inner| {
+            (prop::collection::vec(inner, 1..3), any::<bool>())
+                .prop_map(|(parts, all)| if all { Asks::All(parts) } else { Asks::Any(parts) }.into())
+        })
+}
+
+proptest! {
+    #[test]
+    fn clauses_read_back_as_they_were_written(clause in any_clause()) {
+        let json = serde_json::to_string(&clause).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Clause>(&json).unwrap(), clause, "{}", json);
+    }
+
+    #[test]
+    fn no_document_makes_reading_panic(text in ".{0,200}") {
+        drop(Document::from_json(&text));
+        drop(Flowline::default().ruleset(&text));
+    }
+}
