@@ -1,6 +1,12 @@
 //! Accepting HTTP/1.1 connections: limits, errors that never end the loop, and a stop that lets requests in flight finish.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use flowline_core::error::BoxError;
 use hyper::{
@@ -73,7 +79,7 @@ pub(crate) struct Accepting {
     stop: watch::Sender<Stop>,
     slots: Arc<Semaphore>,
     total: u32,
-    task: JoinHandle<()>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,13 +114,17 @@ impl Accepting {
             .max_headers(limits.header_fields);
         let most = limits.header_bytes.max(8192);
         let task = tokio::spawn(accept(listener, http, most, Arc::clone(&slots), stopped, make));
-        Self { stop, slots, total, task }
+        Self { stop, slots, total, task: Mutex::new(Some(task)) }
     }
 
     /// Accepts no more, lets requests in flight finish for at most `limit`, then cuts what is left. How many were cut.
     pub(crate) async fn stop(&self, limit: Duration) -> usize {
         self.stop.send_replace(Stop::Finish);
-        self.task.abort();
+        if let Some(accepting) = self.take_task() {
+            accepting.abort();
+            // Its end is what frees the port; that it was aborted is known.
+            let _aborted = accepting.await;
+        }
         if tokio::time::timeout(limit, self.slots.acquire_many(self.total)).await.is_ok() {
             return 0;
         }
@@ -124,11 +134,17 @@ impl Accepting {
         drop(self.slots.acquire_many(self.total).await);
         cut
     }
+
+    fn take_task(&self) -> Option<JoinHandle<()>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Drop for Accepting {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(accepting) = self.take_task() {
+            accepting.abort();
+        }
         self.stop.send_replace(Stop::Abort);
     }
 }

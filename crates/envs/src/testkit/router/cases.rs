@@ -166,12 +166,12 @@ async fn directories(stage: &Stage<'_>) -> Result<(), Seen> {
         std::fs::write(root.0.join(release).join("index.html"), release).map_err(own)?;
     }
     let current = root.0.join("current");
-    std::os::unix::fs::symlink("one", &current).map_err(own)?;
+    link("one", &current)?;
     stage.apply([route("app.test", "/", current.as_path())?]).await?;
     stage.expect("app.test", "/", "one").await?;
     stage.expect("app.test", "/index.html", "one").await?;
     stage.expect_status("app.test", "/nothing", 404).await?;
-    std::os::unix::fs::symlink("two", root.0.join("next")).map_err(own)?;
+    link("two", &root.0.join("next"))?;
     std::fs::rename(root.0.join("next"), &current).map_err(own)?;
     stage.expect("app.test", "/", "two").await.map(drop)
 }
@@ -336,6 +336,17 @@ async fn within<T>(wait: impl Future<Output = T>) -> Result<T, Seen> {
     tokio::time::timeout(LONG / 5, wait)
         .await
         .map_err(|_late| Seen::Broken("it did not end, whatever its limit".to_owned()))
+}
+
+#[cfg(unix)]
+fn link(to: &str, at: &std::path::Path) -> Result<(), Seen> {
+    std::os::unix::fs::symlink(to, at)
+        .map_err(|error| Seen::Broken(format!("the suite's own link cannot be made: {error}")))
+}
+
+#[cfg(not(unix))]
+fn link(_to: &str, _at: &std::path::Path) -> Result<(), Seen> {
+    Err(Seen::Skipped("symbolic links"))
 }
 
 /// A directory that goes with its case.

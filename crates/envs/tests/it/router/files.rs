@@ -12,13 +12,10 @@ fn site() -> tempfile::TempDir {
     std::fs::write(at.join("release/app.js"), "1").unwrap();
     std::fs::write(at.join("release/big.bin"), vec![7; 3_000_000]).unwrap();
     std::fs::write(at.join("release/.env"), "secret").unwrap();
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::symlink("release", at.join("current")).unwrap();
-        std::os::unix::fs::symlink("../secret.txt", at.join("release/leak.txt")).unwrap();
-        std::os::unix::fs::symlink("app.js", at.join("release/alias.js")).unwrap();
-        std::os::unix::fs::symlink("/etc", at.join("release/etc")).unwrap();
-    }
+    std::os::unix::fs::symlink("release", at.join("current")).unwrap();
+    std::os::unix::fs::symlink("../secret.txt", at.join("release/leak.txt")).unwrap();
+    std::os::unix::fs::symlink("app.js", at.join("release/alias.js")).unwrap();
+    std::os::unix::fs::symlink("/etc", at.join("release/etc")).unwrap();
     dir
 }
 

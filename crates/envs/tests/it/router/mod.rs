@@ -1,5 +1,6 @@
 //! The HTTP router over real sockets on loopback.
 
+#[cfg(unix)]
 mod files;
 mod hostile;
 mod load;

@@ -89,6 +89,34 @@ async fn a_route_back_into_the_router_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn old_hasty_and_slow_clients_are_served() {
+    let upstream = echo("api").await;
+    let router = routing([route("a.localhost", "/", upstream.address(), "api")]).await;
+    let old = raw(router.address(), "GET /old HTTP/1.0\r\nhost: a.localhost\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200 OK") && old.contains("api GET /old"), "{old}");
+
+    let one = "GET /1 HTTP/1.1\r\nhost: a.localhost\r\n\r\n";
+    let two = "POST /2 HTTP/1.1\r\nhost: a.localhost\r\ncontent-length: 2\r\n\r\nxy";
+    let three = "HEAD /3 HTTP/1.1\r\nhost: a.localhost\r\nconnection: close\r\n\r\n";
+    let hasty = raw(router.address(), &format!("{one}{two}{three}")).await;
+    let at = |text: &str| hasty.find(text).unwrap_or_else(|| panic!("{text} is missing in {hasty}"));
+    assert!(at("api GET /1") < at("api POST /2") && at("api POST /2") < at("2 bytes of body"));
+    assert_eq!(hasty.matches("HTTP/1.1 200 OK").count(), 3);
+    assert!(hasty.ends_with("\r\n\r\n") && !hasty.contains("HEAD /3"), "{hasty}");
+
+    let mut stream = TcpStream::connect(router.address()).await.unwrap();
+    for byte in
+        b"POST /slow HTTP/1.1\r\nhost: a.localhost\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello"
+    {
+        stream.write_all(&[*byte]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut slow = Vec::new();
+    stream.read_to_end(&mut slow).await.unwrap();
+    assert!(String::from_utf8_lossy(&slow).contains("5 bytes of body"), "{}", String::from_utf8_lossy(&slow));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_routers_that_lead_to_each_other_end_the_circle() {
     let (one, two) =
         (HttpRouter::bind(loopback()).await.unwrap(), HttpRouter::bind(loopback()).await.unwrap());
