@@ -3,10 +3,10 @@
 use std::{
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
+    task::{Poll, Waker},
 };
 
 use async_trait::async_trait;
-use futures_util::task::AtomicWaker;
 use jiff::{SignedDuration, Timestamp};
 
 /// What time it is, and waiting until it is later.
@@ -141,24 +141,39 @@ impl Clock for ManualClock {
 /// Rings once; one task waits for it.
 #[derive(Debug, Default)]
 struct Alarm {
-    rung: std::sync::atomic::AtomicBool,
-    waker: AtomicWaker,
+    state: Mutex<AlarmState>,
+}
+
+#[derive(Debug, Default)]
+struct AlarmState {
+    rung: bool,
+    waiter: Option<Waker>,
 }
 
 impl Alarm {
     fn ring(&self) {
-        self.rung.store(true, std::sync::atomic::Ordering::Release);
-        self.waker.wake();
+        let waiter = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.rung = true;
+            state.waiter.take()
+        };
+        // Outside the lock: waking may run the waiter at once, on this thread.
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
     }
 
     async fn wait(&self) {
         std::future::poll_fn(|context| {
-            self.waker.register(context.waker());
-            if self.rung.load(std::sync::atomic::Ordering::Acquire) {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.rung {
+                return Poll::Ready(());
             }
+            match &mut state.waiter {
+                Some(waiter) => waiter.clone_from(context.waker()),
+                none => *none = Some(context.waker().clone()),
+            }
+            Poll::Pending
         })
         .await;
     }
