@@ -24,6 +24,7 @@ pub mod local;
 pub mod local;
 pub mod memory;
 mod observed;
+mod template;
 mod workload;
 
 use std::fmt::Debug;
@@ -40,9 +41,9 @@ pub use self::{
     diff::{Because, Desired, Goal, PlannedChange, WorkloadChange, diff},
     error::{LogTail, PortHolder, ProvisionError},
     observed::{Instance, InstanceState, Observed, RunningProcess},
+    template::{Placeholder, Template},
     workload::{
-        InstanceId, Placeholder, PortChoice, ProbePath, ProcessSpec, Readiness, Template, Workload,
-        WorkloadError, WorkloadKind,
+        InstanceId, PortChoice, ProbePath, ProcessSpec, Readiness, Workload, WorkloadError, WorkloadKind,
     },
 };
 

@@ -1,6 +1,6 @@
 //! What should run: a [`Workload`] is one component's artifact in one environment, with all that makes it run.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt};
 
 use flowline_core::{
     SignedDuration,
@@ -9,7 +9,9 @@ use flowline_core::{
     id::ResourceId,
     name::{ComponentName, EnvironmentName, NameError},
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+use super::template::Template;
 
 /// One component in one environment, as it should be.
 ///
@@ -292,110 +294,6 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// A text with places that the backend fills: `{release}` (the release's directory, absolute), `{data}` (the component's own directory
-/// that outlives releases), `{port}`, `{environment}`, `{component}`. A brace is written twice to mean itself.
-///
-/// A release's directory is no place for data: a backend makes it anew when its content is not the artifact's any more.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct Template(String);
-
-/// A place in a [`Template`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Placeholder {
-    /// The directory of the release, absolute.
-    Release,
-    /// The component's directory for what outlives a release, absolute. It goes when the whole resource is destroyed.
-    Data,
-    /// The port.
-    Port,
-    /// The environment's name.
-    Environment,
-    /// The component's name.
-    Component,
-}
-
-impl Template {
-    /// Checks `text` and takes it.
-    ///
-    /// # Errors
-    /// If it has a placeholder that does not exist, a single brace, or a NUL character.
-    pub fn new(text: impl Into<String>) -> Result<Self, WorkloadError> {
-        let template = Self(text.into());
-        template.fill(|_| Ok::<_, WorkloadError>(String::new()))?;
-        Ok(template)
-    }
-
-    /// The text as written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The text with `value` in its places. No error of its own: the text was checked.
-    ///
-    /// # Errors
-    /// That of `value`.
-    pub fn fill<E: From<WorkloadError>>(
-        &self,
-        value: impl Fn(Placeholder) -> Result<String, E>,
-    ) -> Result<String, E> {
-        let refuse = |problem: String| WorkloadError::Template { text: self.0.clone(), problem };
-        let mut out = String::with_capacity(self.0.len());
-        let mut rest = self.0.as_str();
-        if rest.contains('\0') {
-            return Err(refuse("it has a NUL character".to_owned()).into());
-        }
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, from) = rest.split_at(at);
-            out.push_str(before);
-            if let Some(after) = from.strip_prefix("{{") {
-                out.push('{');
-                rest = after;
-            } else if let Some(after) = from.strip_prefix("}}") {
-                out.push('}');
-                rest = after;
-            } else if let Some((name, after)) = from.strip_prefix('{').and_then(|name| name.split_once('}')) {
-                out.push_str(&value(placeholder(name).map_err(refuse)?)?);
-                rest = after;
-            } else {
-                return Err(
-                    refuse("a single brace stands in it; write `{{` or `}}` for a brace".to_owned()).into()
-                );
-            }
-        }
-        out.push_str(rest);
-        Ok(out)
-    }
-}
-
-fn placeholder(name: &str) -> Result<Placeholder, String> {
-    match name {
-        "release" => Ok(Placeholder::Release),
-        "data" => Ok(Placeholder::Data),
-        "port" => Ok(Placeholder::Port),
-        "environment" => Ok(Placeholder::Environment),
-        "component" => Ok(Placeholder::Component),
-        _ => Err(format!(
-            "`{{{name}}}` is no placeholder; there are `{{release}}`, `{{data}}`, `{{port}}`, `{{environment}}` and `{{component}}`"
-        )),
-    }
-}
-
-impl FromStr for Template {
-    type Err = WorkloadError;
-
-    fn from_str(text: &str) -> Result<Self, WorkloadError> {
-        Self::new(text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Template {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
 /// A program and its arguments: never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Template>")]
@@ -406,7 +304,7 @@ impl TryFrom<Vec<Template>> for CommandLine {
 
     fn try_from(words: Vec<Template>) -> Result<Self, WorkloadError> {
         match words.first() {
-            Some(program) if !program.0.is_empty() => Ok(Self(words)),
+            Some(program) if !program.as_str().is_empty() => Ok(Self(words)),
             _ => Err(WorkloadError::NoProgram),
         }
     }
@@ -481,15 +379,6 @@ mod tests {
 
     fn api(spec: ProcessSpec) -> Workload {
         Workload::process("production".parse().unwrap(), "api".parse().unwrap(), Digest::of("1"), spec)
-    }
-
-    #[test]
-    fn places_are_filled_and_braces_kept() {
-        let template = Template::new("{release}/{{x}}:{port}").unwrap();
-        let filled = template.fill(|place| {
-            Ok::<_, WorkloadError>(if place == Placeholder::Port { "80".into() } else { "/r".into() })
-        });
-        assert_eq!(filled.unwrap(), "/r/{x}:80");
     }
 
     #[test]

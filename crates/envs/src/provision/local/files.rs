@@ -1,8 +1,9 @@
 //! How things are written so that they are there whole or not at all: under another name, flushed, then renamed.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -39,7 +40,8 @@ pub(super) fn write_json(path: &Path, content: &impl Serialize) -> Result<(), Pr
     text.push(b'\n');
     let beside = path.with_extension("new");
     let write = || -> io::Result<()> {
-        let mut file = File::create(&beside)?;
+        // Records hold what processes are told, which is nobody else's affair.
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
