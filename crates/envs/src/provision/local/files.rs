@@ -41,7 +41,8 @@ pub(super) fn write_json(path: &Path, content: &impl Serialize) -> Result<(), Pr
     let beside = path.with_extension("new");
     let write = || -> io::Result<()> {
         // Records hold what processes are told, which is nobody else's affair.
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;

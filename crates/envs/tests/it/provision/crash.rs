@@ -196,16 +196,30 @@ async fn the_stories_pass_every_checkpoint_there_is() {
     assert_eq!(passed, Checkpoint::ALL.into_iter().collect());
 }
 
-#[tokio::test]
-async fn a_deployer_that_dies_at_any_checkpoint_of_a_first_deployment_is_continued() {
-    let half = passed(Story::Deploys).await.len() / 2;
-    dies_at_each(Story::Deploys, 0..half).await;
+/// One quarter of the deployments' checkpoints: in quarters, so that they run beside each other.
+async fn dies_in_quarter(quarter: usize) {
+    let all = passed(Story::Deploys).await.len();
+    dies_at_each(Story::Deploys, all * quarter / 4..all * (quarter + 1) / 4).await;
 }
 
 #[tokio::test]
-async fn a_deployer_that_dies_at_any_checkpoint_of_a_second_deployment_is_continued() {
-    let all = passed(Story::Deploys).await.len();
-    dies_at_each(Story::Deploys, all / 2..all).await;
+async fn a_deployer_that_dies_at_any_checkpoint_of_the_first_quarter_is_continued() {
+    dies_in_quarter(0).await;
+}
+
+#[tokio::test]
+async fn a_deployer_that_dies_at_any_checkpoint_of_the_second_quarter_is_continued() {
+    dies_in_quarter(1).await;
+}
+
+#[tokio::test]
+async fn a_deployer_that_dies_at_any_checkpoint_of_the_third_quarter_is_continued() {
+    dies_in_quarter(2).await;
+}
+
+#[tokio::test]
+async fn a_deployer_that_dies_at_any_checkpoint_of_the_last_quarter_is_continued() {
+    dies_in_quarter(3).await;
 }
 
 #[tokio::test]
