@@ -220,6 +220,11 @@ impl Ruleset {
         self.flags.get(key).map(|flag| FlagView { flag })
     }
 
+    /// The ids of the rules of a flag, in order.
+    pub(crate) fn rule_ids(&self, flag: &str) -> impl Iterator<Item = Option<&str>> {
+        self.flags.get(flag).into_iter().flat_map(|flag| flag.rules.iter().map(|rule| rule.id.as_deref()))
+    }
+
     /// All flags, ordered by key.
     pub fn flags(&self) -> Vec<FlagView<'_>> {
         let mut flags: Vec<_> = self.flags.iter().map(|flag| FlagView { flag }).collect();

@@ -6,6 +6,7 @@
 
 pub mod flowline;
 mod reading;
+pub mod ufc;
 pub mod unleash;
 
 use flowline_core::error::{BoxError, ErrorKind, Kinded};

@@ -3,13 +3,17 @@
 //! A format's suite is a function `fn(&Path) -> Option<Report>` that looks for its folder below a directory, and is listed in
 //! [`SUITES`]. The format's own tests and `examples/toggles_conformance.rs` both run it.
 
+mod ufc;
 mod unleash;
 
 use std::{fmt, fs, path::Path};
 
 use serde_json::Value as Json;
 
-pub use self::unleash::unleash;
+pub use self::{
+    ufc::{eppo, ffe},
+    unleash::unleash,
+};
 
 /// What came of one suite.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -113,7 +117,11 @@ impl fmt::Debug for Suite {
 }
 
 /// All suites, in the order in which they are run. A format adds its own here.
-pub const SUITES: &[Suite] = &[Suite { name: "unleash", run: unleash }];
+pub const SUITES: &[Suite] = &[
+    Suite { name: "unleash", run: unleash },
+    Suite { name: "eppo", run: eppo },
+    Suite { name: "ffe", run: ffe },
+];
 
 #[cfg(test)]
 mod tests {

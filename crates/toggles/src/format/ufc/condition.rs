@@ -1,0 +1,125 @@
+//! UFC's conditions as conditions of the model: whatever can't be said is false, negated or not.
+
+use semver::Version;
+
+use super::{Reading, document};
+use crate::{
+    engine::{Predicate, Situation},
+    model::{Comparison, Condition, Operator, Period, Subject, Test, Texts, Truth, VersionDialect},
+    value::Value,
+};
+
+/// The condition, or why it makes no sense.
+pub(super) fn compile(condition: document::Condition<'_>, reading: Reading) -> Result<Condition, String> {
+    let document::Condition { attribute, operator, value } = condition;
+    let name = attribute.as_str();
+    let (operator, negate) = match operator.as_str() {
+        "IS_NULL" => {
+            let Value::Bool(missing) = value else {
+                return Err(format!("IS_NULL needs a boolean, not a {}", value.kind()));
+            };
+            let present = looked_at(name, &|subject| Test::new(subject, Operator::Present));
+            return Ok(if missing { Condition::Not(Box::new(present)) } else { present });
+        }
+        "MATCHES" => (pattern(&value)?, false),
+        "NOT_MATCHES" => (pattern(&value)?, true),
+        "ONE_OF" => (one_of(&value)?, false),
+        "NOT_ONE_OF" => (one_of(&value)?, true),
+        "GT" => (compared(Comparison::Greater, &value)?, false),
+        "GTE" => (compared(Comparison::GreaterOrEqual, &value)?, false),
+        "LT" => (compared(Comparison::Less, &value)?, false),
+        "LTE" => (compared(Comparison::LessOrEqual, &value)?, false),
+        semver if reading == Reading::Datadog => {
+            let comparison = match semver {
+                "SEMVER_EQ" => Comparison::Equal,
+                "SEMVER_NEQ" => Comparison::NotEqual,
+                "SEMVER_GT" => Comparison::Greater,
+                "SEMVER_GTE" => Comparison::GreaterOrEqual,
+                "SEMVER_LT" => Comparison::Less,
+                "SEMVER_LTE" => Comparison::LessOrEqual,
+                unknown => return Err(format!("unknown operator `{unknown}`")),
+            };
+            let version = value.as_str().and_then(|text| version(comparison, text));
+            (version.ok_or_else(|| format!("`{value}` is not a version"))?, false)
+        }
+        unknown => return Err(format!("unknown operator `{unknown}`")),
+    };
+    Ok(looked_at(name, &|subject| Test { negate, ..Test::new(subject, operator.clone()) }))
+}
+
+/// The test on an attribute; the subject's key stands in for an attribute `id` that is not given.
+fn looked_at(name: &str, test: &dyn Fn(Subject) -> Test) -> Condition {
+    let own = || Subject::attribute(name);
+    if name != "id" {
+        return test(own()).into();
+    }
+    let absent = Condition::Not(Box::new(Test::new(own(), Operator::Present).into()));
+    Condition::Any(vec![test(own()).into(), Condition::All(vec![absent, test(Subject::Key).into()])])
+}
+
+fn pattern(value: &Value) -> Result<Operator, String> {
+    match value.as_str() {
+        Some(pattern) => Ok(Operator::Pattern { pattern: pattern.into(), ignore_case: false, scalars: true }),
+        None => Err(format!("a pattern is a text, not a {}", value.kind())),
+    }
+}
+
+fn one_of(value: &Value) -> Result<Operator, String> {
+    let list = value.as_list().ok_or_else(|| format!("a list of texts is needed, not a {}", value.kind()))?;
+    let any_of = list
+        .iter()
+        .map(|one| one.as_str().map(Into::into).ok_or_else(|| format!("`{one}` in the list is no text")))
+        .collect::<Result<_, _>>()?;
+    Ok(Operator::Text { any_of, how: Texts::Is, ignore_case: false, scalars: true })
+}
+
+/// By version if the operand is one, else by number.
+fn compared(comparison: Comparison, value: &Value) -> Result<Operator, String> {
+    let number = |with| Operator::Number { comparison, with, parse: true };
+    match value {
+        Value::Number(with) => Ok(number(with.as_f64())),
+        Value::Text(text) => version(comparison, text)
+            .or_else(|| text.parse().ok().filter(|with: &f64| with.is_finite()).map(number))
+            .ok_or_else(|| format!("`{value}` is neither a version nor a number")),
+        other => Err(format!("a version or a number is needed, not a {}", other.kind())),
+    }
+}
+
+fn version(comparison: Comparison, text: &str) -> Option<Operator> {
+    Version::parse(text).ok()?;
+    Some(Operator::Version { comparison, with: text.into(), dialect: VersionDialect::Strict })
+}
+
+/// When an allocation is open. Tells in which direction it is not.
+#[derive(Debug)]
+pub(super) struct Window(pub(super) Period);
+
+impl Window {
+    /// The name of the note that it leaves when it does not hold.
+    pub(super) const NOTE: &str = "allocation";
+    pub(super) const BEFORE: &str = "BEFORE_START_TIME";
+    pub(super) const AFTER: &str = "AFTER_END_TIME";
+}
+
+impl Predicate for Window {
+    fn test(&self, situation: &mut Situation<'_, '_>) -> Truth {
+        let now = situation.now();
+        let closed = if self.0.from.is_some_and(|from| now < from) {
+            Self::BEFORE
+        } else if self.0.until.is_some_and(|until| now > until) {
+            Self::AFTER
+        } else {
+            return Truth::True;
+        };
+        if situation.recording() {
+            situation.note(Self::NOTE, closed);
+        }
+        Truth::False
+    }
+
+    fn describe(&self) -> String {
+        let from = self.0.from.map(|from| format!(" from {from}"));
+        let until = self.0.until.map(|until| format!(" until {until}"));
+        format!("the time is{}{}", from.unwrap_or_default(), until.unwrap_or_default())
+    }
+}

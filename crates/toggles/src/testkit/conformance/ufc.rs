@@ -1,0 +1,115 @@
+//! UFC in both readings: every file of `eppo/ufc/tests` and of `ffe/evaluation-cases`.
+
+use std::{fs, path::Path};
+
+use serde_json::Value as Json;
+
+use super::{Report, json_files};
+use crate::{
+    engine::{Host, Ruleset},
+    format::{
+        Format,
+        ufc::{Details, Resolution, Ufc, context, value_type},
+    },
+    model::ValueType,
+    value::Value,
+};
+
+/// Runs the suite in the folder `eppo` of `directory`: assignments and evaluation details.
+pub fn eppo(directory: &Path) -> Option<Report> {
+    let mut report = Report::default();
+    let folder = directory.join("eppo/ufc");
+    let files = json_files(&folder.join("tests"), &mut report)?;
+    let Some(ruleset) = read(Ufc::eppo(), &folder.join("flags-v1.json"), &mut report) else {
+        return Some(report);
+    };
+    for (file, test) in &files {
+        for subject in list(&test["subjects"]) {
+            let name = format!("{file}: {}", subject["subjectKey"]);
+            assignment(name, &ruleset, test, subject, &mut report);
+        }
+    }
+    Some(report)
+}
+
+fn assignment(name: String, ruleset: &Ruleset, test: &Json, subject: &Json, report: &mut Report) {
+    let (flag, expected_type) = (text(&test["flag"]), kind(&test["variationType"]));
+    let host = Host::default();
+    let context = context(subject["subjectKey"].as_str(), &Value::from(&subject["subjectAttributes"]));
+    let got = Resolution::of(ruleset, flag, expected_type, &context, &host);
+    let default = Value::from(&test["defaultValue"]);
+    let got = got.value.unwrap_or(&default);
+    let details = Details::of(ruleset, flag, expected_type, &context, &host);
+    let details = serde_json::to_value(&details).unwrap_or_default();
+    let expected = &subject["evaluationDetails"];
+    // What the suite's README names, and what else we can say; texts for people and the rule's conditions are not ours.
+    let fields = [
+        "environmentName",
+        "flagEvaluationCode",
+        "variationKey",
+        "matchedAllocation",
+        "unmatchedAllocations",
+        "unevaluatedAllocations",
+    ];
+    let of = |json: &Json| fields.map(|field| json.get(field).map(Value::from)).to_vec();
+    let told = expected.is_object();
+    report.check(
+        name,
+        &(Value::from(&subject["assignment"]), if told { of(expected) } else { Vec::new() }),
+        &(got.clone(), if told { of(&details) } else { Vec::new() }),
+    );
+}
+
+/// Runs the suite in the folder `ffe` of `directory`: values, reasons, and error codes where given.
+pub fn ffe(directory: &Path) -> Option<Report> {
+    let mut report = Report::default();
+    let folder = directory.join("ffe");
+    let files = json_files(&folder.join("evaluation-cases"), &mut report)?;
+    let Some(ruleset) = read(Ufc::datadog(), &folder.join("ufc-config.json"), &mut report) else {
+        return Some(report);
+    };
+    let host = Host::default();
+    for (file, cases) in &files {
+        for (index, case) in list(cases).iter().enumerate() {
+            let context = context(case["targetingKey"].as_str(), &Value::from(&case["attributes"]));
+            let flag = text(&case["flag"]);
+            let got = Resolution::of(&ruleset, flag, kind(&case["variationType"]), &context, &host);
+            let default = Value::from(&case["defaultValue"]);
+            let expected = &case["result"];
+            let code = expected["errorCode"].as_str();
+            report.check(
+                format!("{file}: {index} {flag} {}", case["targetingKey"]),
+                &(Value::from(&expected["value"]), text(&expected["reason"]), code),
+                &(
+                    got.value.unwrap_or(&default).clone(),
+                    got.reason.as_str(),
+                    got.error.map(crate::model::FaultCode::as_str).filter(|_| code.is_some()),
+                ),
+            );
+        }
+    }
+    Some(report)
+}
+
+fn read(format: Ufc, file: &Path, report: &mut Report) -> Option<Ruleset> {
+    let text = fs::read_to_string(file).map_err(|error| error.to_string());
+    match text.and_then(|text| format.read(&text).map_err(|error| error.to_string())) {
+        Ok(set) => Some(Ruleset::compile(set)),
+        Err(problem) => {
+            report.fail(file.display().to_string(), "a document", problem);
+            None
+        }
+    }
+}
+
+fn list(json: &Json) -> &[Json] {
+    json.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(json: &Json) -> &str {
+    json.as_str().unwrap_or_default()
+}
+
+fn kind(json: &Json) -> ValueType {
+    value_type(text(json)).unwrap_or_default()
+}
