@@ -5,7 +5,7 @@
 //! sees the switch or the drain sees the request; neither takes a lock.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -84,6 +84,7 @@ pub(super) enum NoRoute {
 struct Compiled {
     table: RouteTable,
     hosts: BTreeMap<Box<str>, Vec<Arc<Entry>>>,
+    targets: BTreeSet<Target>,
 }
 
 /// The routes that are served, and what happens at their targets.
@@ -138,10 +139,11 @@ impl Lanes {
             let entry = Arc::new(compile(route, Arc::clone(lane)));
             hosts.entry(route.host.as_str().into()).or_default().push(entry);
         }
-        self.compiled.store(Arc::new(Compiled { table: table.clone(), hosts }));
+        let targets: BTreeSet<Target> = table.routes().map(|route| route.target.clone()).collect();
+        self.compiled.store(Arc::new(Compiled { table: table.clone(), hosts, targets: targets.clone() }));
         self.switches.fetch_add(1, SeqCst);
         by_target.retain(|target, lane| {
-            let routed = table.routes().any(|route| route.target == *target);
+            let routed = targets.contains(target);
             if !routed {
                 lane.pool.close();
             }
@@ -186,10 +188,10 @@ impl Lanes {
     /// Closes connections that were idle for too long, and forgets targets that nobody uses.
     pub(super) fn sweep(&self) {
         let mut by_target = self.by_target.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = &self.compiled.load().table;
+        let compiled = self.compiled.load();
         by_target.retain(|target, lane| {
             lane.pool.sweep();
-            lane.in_flight.load(SeqCst) > 0 || table.routes().any(|route| route.target == *target)
+            lane.in_flight.load(SeqCst) > 0 || compiled.targets.contains(target)
         });
     }
 
