@@ -12,13 +12,16 @@
 //! | [`engine`] | what a flag comes to, and why |
 //! | [`Toggles`] | which flags are current |
 //! | [`flags`] | how far our own flags are released, where, by whom and why |
+//! | [`client`], [`provider`] | how applications ask for flags (OpenFeature), and who answers |
 
+pub mod client;
 pub mod context;
 pub mod engine;
 pub mod flags;
 pub mod format;
 pub mod hash;
 pub mod model;
+pub mod provider;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod toggles;

@@ -3,6 +3,7 @@
 //! A format's suite is a function `fn(&Path) -> Option<Report>` that looks for its folder below a directory, and is listed in
 //! [`SUITES`]. The format's own tests and `examples/toggles_conformance.rs` both run it.
 
+mod openfeature;
 mod ufc;
 mod unleash;
 
@@ -11,6 +12,7 @@ use std::{fmt, fs, path::Path};
 use serde_json::Value as Json;
 
 pub use self::{
+    openfeature::openfeature,
     ufc::{eppo, ffe},
     unleash::unleash,
 };
@@ -118,6 +120,7 @@ impl fmt::Debug for Suite {
 
 /// All suites, in the order in which they are run. A format adds its own here.
 pub const SUITES: &[Suite] = &[
+    Suite { name: "openfeature", run: openfeature },
     Suite { name: "unleash", run: unleash },
     Suite { name: "eppo", run: eppo },
     Suite { name: "ffe", run: ffe },

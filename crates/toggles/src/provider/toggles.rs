@@ -1,0 +1,232 @@
+//! flowline's own engine as a provider.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{LifeCycle, Provider, ProviderMetadata, Resolution, Resolved, Start, memory::structure};
+use crate::{
+    Toggles,
+    client::{
+        Emitter, ErrorCode, EvaluationContext, EvaluationError, Event, EventDetails, FlagMetadata, Reason,
+    },
+    engine::{Evaluation, Stage},
+    value::Value,
+};
+
+/// Serves the flags of a [`Toggles`] handle, whatever keeps that up to date.
+///
+/// Ready as soon as it is bound. Whoever changes the flags tells it with [`notify`](Self::notify); a
+/// driver does so.
+///
+/// The rules: a flag without a value for this context (switched off, or its document says so) is the caller's default, with the engine's reason
+/// and without error; a value of another type is `TYPE_MISMATCH`; the engine's errors keep their codes, and the flag's metadata comes along.
+///
+/// ```
+/// use std::sync::Arc;
+/// use flowline_toggles::{Ruleset, Toggles, client::isolated, model::{Flag, FlagSet, Outcome}, provider::TogglesProvider};
+/// let mut flag = Flag::boolean("checkout");
+/// flag.fallback = Outcome::Variant(flag.on_index());
+/// let toggles = Toggles::new(Ruleset::compile(FlagSet { flags: vec![flag], ..FlagSet::new("example") }));
+/// let api = isolated::api();
+/// api.set_provider(Arc::new(TogglesProvider::new(toggles)))?;
+/// let details = api.client().boolean_details("checkout", false, ());
+/// assert!(details.value);
+/// assert_eq!(details.variant.as_deref(), Some("on"));
+/// # Ok::<(), flowline_toggles::client::BindError>(())
+/// ```
+#[derive(Debug)]
+pub struct TogglesProvider {
+    toggles: Toggles,
+    name: Arc<str>,
+    /// What it is fit for when it is bound, as an event; and where to tell.
+    now: Mutex<(Event, EventDetails, Option<Emitter>)>,
+}
+
+impl TogglesProvider {
+    /// Serves `toggles`.
+    pub fn new(toggles: Toggles) -> Self {
+        let now = Mutex::new((Event::Ready, EventDetails::new(), None));
+        Self { toggles, name: "flowline".into(), now }
+    }
+
+    /// The same under another name.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The handle that it serves.
+    pub fn toggles(&self) -> &Toggles {
+        &self.toggles
+    }
+
+    /// Tells the clients what happened to the flags. What changes the status is remembered for when the provider is bound later.
+    pub fn notify(&self, event: Event, details: EventDetails) {
+        let events = {
+            let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+            if event != Event::ConfigurationChanged {
+                now.0 = event;
+                details.clone_into(&mut now.1);
+            }
+            now.2.clone()
+        };
+        if let Some(events) = events {
+            events.emit(event, details);
+        }
+    }
+
+    fn resolve<T>(
+        &self,
+        key: &str,
+        default: impl FnOnce() -> T,
+        context: &EvaluationContext,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Resolved<T> {
+        self.toggles.evaluate(key, context.engine(), |evaluation| resolution(key, &evaluation, default, read))
+    }
+}
+
+/// What an evaluation of the engine is to OpenFeature.
+fn resolution<T>(
+    key: &str,
+    evaluation: &Evaluation<'_>,
+    default: impl FnOnce() -> T,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Resolved<T> {
+    let metadata = || {
+        let facts = evaluation.facts();
+        FlagMetadata::of_values(
+            facts
+                .into_iter()
+                .flat_map(|facts| facts.metadata.iter().map(|(name, value)| (name.as_str(), value))),
+        )
+    };
+    let fail = |code, message: String| {
+        Err(EvaluationError { metadata: metadata(), ..EvaluationError::new(code, message) })
+    };
+    if let Some(failure) = evaluation.error {
+        let message = match evaluation.stage {
+            Stage::Unknown => format!("there is no flag `{key}`"),
+            _ => format!("flag `{key}`: {}", failure.message),
+        };
+        return fail(failure.code, message);
+    }
+    let reason = Reason::from(evaluation.reason);
+    let Some(value) = evaluation.value.filter(|value| !value.is_null()) else {
+        return Ok(Resolution::new(default()).because(reason).with_metadata(metadata()));
+    };
+    let Some(read) = read(value) else {
+        return fail(ErrorCode::TypeMismatch, format!("flag `{key}` is a {}", value.kind()));
+    };
+    let mut resolution = Resolution::new(read).because(reason).with_metadata(metadata());
+    resolution.variant =
+        evaluation.variant.filter(|variant| !variant.name.is_empty()).map(|variant| (&*variant.name).into());
+    Ok(resolution)
+}
+
+impl Provider for TogglesProvider {
+    fn metadata(&self) -> ProviderMetadata {
+        ProviderMetadata::new(Arc::clone(&self.name))
+    }
+
+    fn resolve_bool(&self, key: &str, default: bool, context: &EvaluationContext) -> Resolved<bool> {
+        self.resolve(key, || default, context, Value::as_bool)
+    }
+
+    fn resolve_text(&self, key: &str, default: &str, context: &EvaluationContext) -> Resolved<String> {
+        self.resolve(key, || default.to_owned(), context, |value| value.as_str().map(str::to_owned))
+    }
+
+    fn resolve_integer(&self, key: &str, default: i64, context: &EvaluationContext) -> Resolved<i64> {
+        self.resolve(key, || default, context, Value::as_i64)
+    }
+
+    fn resolve_float(&self, key: &str, default: f64, context: &EvaluationContext) -> Resolved<f64> {
+        self.resolve(key, || default, context, Value::as_f64)
+    }
+
+    fn resolve_structure(&self, key: &str, default: &Value, context: &EvaluationContext) -> Resolved<Value> {
+        self.resolve(key, || default.clone(), context, |value| structure(value).cloned())
+    }
+
+    fn life_cycle(&self) -> Option<&dyn LifeCycle> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl LifeCycle for TogglesProvider {
+    async fn initialize(&self, start: Start) -> Result<(), EvaluationError> {
+        let (event, details) = {
+            let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+            now.2 = Some(start.events.clone());
+            (now.0, now.1.clone())
+        };
+        start.events.emit(event, details.clone());
+        if event == Event::Error {
+            let code = details.error_code.unwrap_or(ErrorCode::General);
+            return Err(EvaluationError::new(code, details.message.unwrap_or_default()));
+        }
+        Ok(())
+    }
+
+    fn shutdown(&self) {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).2 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Ruleset,
+        client::{ProviderStatus, isolated},
+        model::{Facts, Flag, FlagSet, Outcome, Switch, ValueType, Variant},
+    };
+
+    fn toggles() -> Toggles {
+        let mut on = Flag::boolean("on");
+        on.fallback = Outcome::Variant(on.on_index());
+        on.facts = Some(Arc::new(Facts {
+            metadata: [("team".to_owned(), Value::from("shop")), ("list".to_owned(), Value::list([]))].into(),
+            ..Facts::default()
+        }));
+        let mut off = Flag::new("off", ValueType::Integer, [Variant::new("seven", 7)]);
+        off.switch = Switch::Off;
+        let mut size = Flag::new("size", ValueType::Integer, [Variant::new("seven", 7)]);
+        size.fallback = Outcome::Variant(0);
+        let mut broken = Flag::boolean("broken");
+        broken.fallback = Outcome::Variant(9);
+        Toggles::new(Ruleset::compile(FlagSet { flags: vec![on, off, size, broken], ..FlagSet::new("test") }))
+    }
+
+    #[test]
+    fn values_defaults_reasons_and_errors_are_openfeatures() {
+        let api = isolated::api();
+        drop(api.set_provider(Arc::new(TogglesProvider::new(toggles()))).unwrap());
+        let client = api.client();
+        let on = client.boolean_details("on", false, ());
+        assert_eq!((on.value, on.variant.as_deref(), on.reason), (true, Some("on"), Some(Reason::Static)));
+        assert_eq!(on.metadata.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["team"]);
+        let off = client.integer_details("off", 3, ());
+        assert_eq!((off.value, off.reason, off.error), (3, Some(Reason::Disabled), None));
+        assert!((client.float("size", 0.0, ()) - 7.0).abs() < f64::EPSILON);
+        let code = |key: &str| client.text_details(key, "", ()).error_code();
+        assert_eq!(code("size"), Some(ErrorCode::TypeMismatch));
+        assert_eq!(code("missing"), Some(ErrorCode::FlagNotFound));
+        assert!(code("broken").is_some());
+    }
+
+    #[test]
+    fn what_is_told_before_it_is_bound_counts() {
+        let provider = Arc::new(TogglesProvider::new(toggles()));
+        provider.notify(Event::Stale, EventDetails::message("from yesterday"));
+        let api = isolated::api();
+        drop(api.set_provider(Arc::clone(&provider) as Arc<dyn Provider>).unwrap());
+        assert_eq!(api.client().provider_status(), ProviderStatus::Stale);
+        provider.notify(Event::Ready, EventDetails::new());
+        assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
+    }
+}
