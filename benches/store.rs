@@ -1,4 +1,4 @@
-//! What a commit costs, beside what the disk itself takes: `cargo bench --bench store`.
+//! What a commit costs, beside what the disk itself takes: `cargo bench --bench store [-- --dir DIR]`.
 //!
 //! `Synced` is measured in turns with a bare append and fdatasync of as many bytes to a file in the same folder, so that both meet the
 //! same moods of the disk; the figure that counts is the ratio of the medians. Run it on a real disk (`--dir DIR`; the folder for
