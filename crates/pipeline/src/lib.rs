@@ -15,8 +15,6 @@
 //! | [`steps`] | the steps that ship |
 //! | `testkit` | suites for implementers, and the crash matrix for anybody's own pipeline (feature `testkit`) |
 
-#![expect(dead_code, reason = "the runner that uses them follows")]
-
 mod cancel;
 pub mod exec;
 pub mod pipeline;
@@ -29,5 +27,5 @@ pub mod testkit;
 
 pub use pipeline::{Output, Pipeline};
 pub use plan::{Draft, Plan, Sealed};
-pub use run::Cancel;
+pub use run::{Cancel, Runner};
 pub use step::{Registry, Step};

@@ -34,6 +34,11 @@ impl<T> Output<T> {
         &self.from.step
     }
 
+    /// Which part of the step's output it is: a JSON pointer, empty for all.
+    pub fn pointer(&self) -> &str {
+        &self.from.at
+    }
+
     /// A part of it, by JSON pointer (RFC 6901): `/digest`. That the part is a `U` is checked when it is read.
     #[must_use]
     pub fn part<U>(&self, pointer: &str) -> Output<U> {

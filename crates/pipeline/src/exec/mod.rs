@@ -1,6 +1,8 @@
 //! How a command runs: an [`Executor`] takes a [`Command`] that says everything it may see, and passes on what it prints.
 
 mod lines;
+#[cfg(all(feature = "process", unix))]
+pub mod local;
 mod mask;
 
 use std::{
@@ -16,6 +18,8 @@ use flowline_core::{
 };
 use serde::{Deserialize, Serialize};
 
+#[cfg(all(feature = "process", unix))]
+pub use self::local::LocalExecutor;
 pub use self::{lines::LineSplitter, mask::Masker};
 use crate::cancel::Cancel;
 

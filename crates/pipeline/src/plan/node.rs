@@ -229,7 +229,7 @@ impl Action {
 }
 
 /// What a step would do, seen without doing it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preview {
     /// The kind of change as a whole.
@@ -239,6 +239,9 @@ pub struct Preview {
     /// Each resource that it touches, as it was found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<Observed>,
+    /// The output that it would give, if that is known already. A step that keeps everything as it is and whose output is known is not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Value>,
 }
 
 /// A touched resource as it was found when the plan was made.
@@ -259,13 +262,20 @@ pub struct Observed {
 impl Preview {
     /// A preview of a step that does its work and has nothing to compare.
     pub fn run(summary: impl Into<String>) -> Self {
-        Self { action: Action::Run, summary: summary.into(), resources: Vec::new() }
+        Self { action: Action::Run, summary: summary.into(), resources: Vec::new(), known: None }
     }
 
     /// A preview of a step that acts on resources; its action is the strongest of theirs.
     pub fn of(summary: impl Into<String>, resources: Vec<Observed>) -> Self {
         let action = resources.iter().map(|observed| observed.action).max().unwrap_or(Action::Run);
-        Self { action, summary: summary.into(), resources }
+        Self { action, summary: summary.into(), resources, known: None }
+    }
+
+    /// The same, knowing already what the step would give: if it keeps everything as it is, it need not run.
+    #[must_use]
+    pub fn knowing(mut self, output: Value) -> Self {
+        self.known = Some(output);
+        self
     }
 }
 

@@ -187,7 +187,8 @@ impl Context {
         self.0.beats.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn masker(&self) -> &Masker {
+    /// What masks the run\'s secrets: for the [`mask`](crate::exec::Command::mask) of a command.
+    pub fn masker(&self) -> &Masker {
         &self.0.shared.masker
     }
 }

@@ -1,6 +1,6 @@
 //! What a step promises: [`Step`] is the code behind a node, [`Spec`] the data of it.
 
-mod context;
+pub(crate) mod context;
 mod error;
 mod function;
 mod registry;

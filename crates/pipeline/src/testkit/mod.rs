@@ -1,1 +1,7 @@
 //! Suites for implementers of this crate's traits, and the crash matrix for anybody's own pipeline.
+//!
+//! [`crash_matrix`] runs a pipeline on a manual clock and kills it at every point at which it matters.
+
+mod crash;
+
+pub use crash::{Check, CrashPoint, CrashReport, Trial, Violation, WrapStore, crash_matrix};

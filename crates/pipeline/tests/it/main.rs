@@ -1,0 +1,6 @@
+//! Tests of flowline-pipeline that use only its public face.
+
+#[cfg(test)]
+mod run;
+#[cfg(test)]
+mod world;
