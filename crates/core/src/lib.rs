@@ -12,6 +12,7 @@
 //! | [`name`], [`id`], [`digest`] | how things are called, and that a call is well-formed |
 //! | [`artifact`], [`change`] | what is delivered, and who shepherds it |
 //! | [`verdict`], [`grant`], [`secret`] | whether it is well, whether it is allowed, what may not be seen |
+//! | [`graph`] | what comes before what, and how that is run |
 //! | [`error`], [`diagnostic`], `config` | what went wrong, where, and what to do |
 //! | [`clock`], [`event`], [`store`], [`journal`], [`lease`], [`notify`] | time, facts, state, exclusion, messages |
 
@@ -25,6 +26,7 @@ pub mod digest;
 pub mod error;
 pub mod event;
 pub mod grant;
+pub mod graph;
 pub mod id;
 pub mod journal;
 pub mod lease;
