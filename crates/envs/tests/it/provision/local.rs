@@ -221,7 +221,7 @@ async fn another_program_that_answers_on_the_port_is_not_taken_for_ours() {
     let own = std::env::current_exe().unwrap();
     // The answer comes from a process that has neither the mark nor the group.
     let first = format!(
-        "setsid env -i SERVE_PORT={port} SERVE_RELEASE=$PWD {} --exact provision::server::acts_as_a_server &\nsleep 1000",
+        "setsid env -i SERVE_PORT={port} SERVE_RELEASE=$PWD timeout 60 {} --exact provision::server::acts_as_a_server &\nsleep 1000",
         own.display()
     );
     let mut workload = then_serves(&stage, &first);
