@@ -13,6 +13,7 @@
 //! | [`Toggles`] | which flags are current |
 //! | [`flags`] | how far our own flags are released, where, by whom and why |
 //! | [`client`], [`provider`] | how applications ask for flags (OpenFeature), and who answers |
+//! | [`source`] | where documents come from, and what is served when they don't |
 
 pub mod client;
 pub mod context;
@@ -22,6 +23,7 @@ pub mod format;
 pub mod hash;
 pub mod model;
 pub mod provider;
+pub mod source;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod toggles;

@@ -232,7 +232,7 @@ pub struct Details<T> {
 
 impl<T> Details<T> {
     /// The default with an error.
-    pub(super) fn failed(key: Arc<str>, default: T, error: EvaluationError) -> Self {
+    pub(crate) fn failed(key: Arc<str>, default: T, error: EvaluationError) -> Self {
         let metadata = error.metadata.clone();
         Self { key, value: default, variant: None, reason: Some(Reason::Error), error: Some(error), metadata }
     }
