@@ -5,6 +5,7 @@
 //! | [`HostName`], [`PathPrefix`], [`Address`] | that an address is well-formed, so that no input can become another host or leave its path |
 //! | [`rule`] | which address a component has in an ephemeral environment: `https://pr-123-app.awesome.com` for `https://app.awesome.com` |
 //! | [`label`] | which environment a branch gets, and how a name that does not fit is shortened without meeting another |
+//! | [`profile`] | what other systems would call it |
 //!
 //! Addresses are plain ASCII data. `url::Url` converts at the edge with feature `url`, and with it an internationalised host name.
 
@@ -12,6 +13,7 @@ mod error;
 mod host;
 pub mod label;
 mod path;
+pub mod profile;
 pub mod rule;
 #[cfg(feature = "url")]
 mod url;

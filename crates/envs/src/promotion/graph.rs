@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowline_core::{
     error::{ErrorKind, Kinded},
+    graph::{self, Graph},
     name::EnvironmentName,
 };
 
 /// Which environments a release must have been verified in before it may go to another. Free of cycles by construction.
 ///
 /// An environment that is only named as coming first, such as `preview`, stands for itself and comes after nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PromotionGraph {
-    before: BTreeMap<EnvironmentName, BTreeSet<EnvironmentName>>,
+    /// Each environment with those that come directly before it; the edges say the same.
+    graph: Graph<EnvironmentName, BTreeSet<EnvironmentName>>,
 }
 
 /// Why some edges are no promotion graph.
@@ -62,43 +64,42 @@ impl PromotionGraph {
             }
             before.entry(environment).or_default().extend(first);
         }
-        let graph = Self { before };
-        match graph.find_cycle() {
-            Some(cycle) => Err(GraphError::Cycle { cycle }),
-            None => Ok(graph),
+        let edges = before.iter().flat_map(|(environment, first)| {
+            first.iter().map(move |earlier| (earlier.clone(), environment.clone()))
+        });
+        let edges: Vec<_> = edges.collect();
+        match Graph::builder().nodes(before).edges(edges).finish() {
+            Ok(graph) => Ok(Self { graph }),
+            Err(graph::GraphError::Cycle { mut cycle }) => {
+                // The graph names each before the one that waits for it; people read the other way round: who waits for whom.
+                if let Some(rest) = cycle.get_mut(1..) {
+                    rest.reverse();
+                }
+                Err(GraphError::Cycle { cycle })
+            }
+            // Every end of an edge was made a node above, once; the fallback keeps this total.
+            Err(_) => Err(GraphError::Cycle { cycle: Vec::new() }),
         }
     }
 
     /// The environments that come directly before `environment`, by name; `None` if the graph does not have it.
     pub fn before(&self, environment: &EnvironmentName) -> Option<&BTreeSet<EnvironmentName>> {
-        self.before.get(environment)
+        self.graph.get(environment)
     }
 
     /// Every environment, by name.
     pub fn environments(&self) -> impl Iterator<Item = &EnvironmentName> {
-        self.before.keys()
+        self.graph.nodes().map(|node| node.key)
     }
 
-    /// Walks backwards from each environment, without recursion; the first one met again on the same way closes a cycle.
-    fn find_cycle(&self) -> Option<Vec<EnvironmentName>> {
-        let mut done: BTreeSet<&EnvironmentName> = BTreeSet::new();
-        for start in self.before.keys() {
-            let mut way: Vec<(&EnvironmentName, Vec<&EnvironmentName>)> =
-                vec![(start, self.before[start].iter().collect())];
-            while let Some((_, next)) = way.last_mut() {
-                let Some(environment) = next.pop() else {
-                    done.extend(way.pop().map(|(environment, _)| environment));
-                    continue;
-                };
-                if let Some(at) = way.iter().position(|(on_way, _)| *on_way == environment) {
-                    return Some(way[at..].iter().map(|(environment, _)| (*environment).clone()).collect());
-                }
-                if !done.contains(environment) {
-                    way.push((environment, self.before[environment].iter().collect()));
-                }
-            }
-        }
-        None
+    /// Every environment after all those that come before it, otherwise by name: the order in which a release can reach them.
+    pub fn order(&self) -> impl DoubleEndedIterator<Item = &EnvironmentName> + ExactSizeIterator {
+        self.graph.order()
+    }
+
+    /// The graph as a Mermaid flow chart; the same graph gives the same bytes.
+    pub fn to_mermaid(&self) -> String {
+        self.graph.to_mermaid()
     }
 }
 
@@ -127,6 +128,10 @@ mod tests {
         assert_eq!(
             graph.environments().map(EnvironmentName::as_str).collect::<Vec<_>>(),
             ["eu", "preview", "prod", "us"]
+        );
+        assert_eq!(
+            graph.order().map(EnvironmentName::as_str).collect::<Vec<_>>(),
+            ["preview", "eu", "us", "prod"]
         );
     }
 }
