@@ -189,6 +189,15 @@ impl<K: PartialEq, N: PartialEq> PartialEq for Graph<K, N> {
     }
 }
 
+impl<K: Eq, N: Eq> Eq for Graph<K, N> {}
+
+impl<K, N> Default for Graph<K, N> {
+    /// Without nodes.
+    fn default() -> Self {
+        Self { nodes: Vec::new(), edges: DiGraph::default(), order: Vec::new() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -11,7 +11,7 @@ use flowline_core::{
 /// Which environments a release must have been verified in before it may go to another. Free of cycles by construction.
 ///
 /// An environment that is only named as coming first, such as `preview`, stands for itself and comes after nothing.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromotionGraph {
     /// Each environment with those that come directly before it; the edges say the same.
     graph: Graph<EnvironmentName, BTreeSet<EnvironmentName>>,

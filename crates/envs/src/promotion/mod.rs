@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, fmt};
 
 use flowline_core::{
     Timestamp,
+    artifact::ReleaseId,
     name::EnvironmentName,
     verdict::{Outcome, Verdict},
 };
@@ -30,6 +31,9 @@ pub use self::{
 /// What is recorded about one release on its way.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Facts {
+    /// The release that all this is about. A decision can be asked for without one; a permit can't be made then, as it names the release.
+    #[serde(default)]
+    pub release: Option<ReleaseId>,
     /// Whether the change that it brings is merged. A release without a change counts as merged.
     pub merged: bool,
     /// The newest verdict on exactly this release in each environment that has judged it.
@@ -155,7 +159,7 @@ pub fn evaluate(graph: &PromotionGraph, target: &EnvironmentName, facts: &Facts,
     let closed = facts.closed_until.filter(|until| *until > now);
     reasons.extend(closed.map(Reason::ClosedUntil));
     if reasons.is_empty() {
-        return Decision::Ready(Candidate::new(target.clone()));
+        return Decision::Ready(Candidate::new(facts.release, target.clone()));
     }
     if reasons.iter().any(Reason::blocks) {
         return Decision::Blocked { reasons };

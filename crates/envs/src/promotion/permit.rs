@@ -13,12 +13,13 @@ use super::{Decision, Facts, PromotionGraph, evaluate};
 /// A release may go to an environment, as of the moment of the decision. Only [`evaluate`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
+    release: Option<ReleaseId>,
     environment: EnvironmentName,
 }
 
 impl Candidate {
-    pub(super) fn new(environment: EnvironmentName) -> Self {
-        Self { environment }
+    pub(super) fn new(release: Option<ReleaseId>, environment: EnvironmentName) -> Self {
+        Self { release, environment }
     }
 
     /// Where it may go.
@@ -27,9 +28,21 @@ impl Candidate {
     }
 
     /// The permission to bring `release` there within `ttl` from `now`.
-    pub fn permit(self, release: ReleaseId, now: Timestamp, ttl: SignedDuration) -> Permit {
+    ///
+    /// # Errors
+    /// [`PermitError::OtherRelease`] if the facts of the decision were not about this release: what was decided for one can't be used for
+    /// another.
+    pub fn permit(
+        self,
+        release: ReleaseId,
+        now: Timestamp,
+        ttl: SignedDuration,
+    ) -> Result<Permit, PermitError> {
+        if self.release != Some(release) {
+            return Err(PermitError::OtherRelease { environment: self.environment, release });
+        }
         let expires = now.checked_add(ttl).unwrap_or(Timestamp::MAX);
-        Permit(PermitRecord { release, environment: self.environment, expires })
+        Ok(Permit(PermitRecord { release, environment: self.environment, expires }))
     }
 }
 
@@ -71,6 +84,10 @@ impl Permit {
         if now >= record.expires {
             return Err(PermitError::Expired { environment: record.environment, expires: record.expires });
         }
+        if facts.release != Some(record.release) {
+            let PermitRecord { release, environment, .. } = record;
+            return Err(PermitError::OtherRelease { environment, release });
+        }
         match evaluate(graph, &record.environment, facts, now) {
             Decision::Ready(_) => Ok(Self(record)),
             decision => {
@@ -80,7 +97,7 @@ impl Permit {
     }
 }
 
-/// Why a kept permit does not count any more.
+/// Why there is no permit, or a kept one does not count any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PermitError {
@@ -91,6 +108,16 @@ pub enum PermitError {
         environment: EnvironmentName,
         /// When it ended.
         expires: Timestamp,
+    },
+    /// The decision was made from facts about another release, or about none.
+    #[error(
+        "release `{release}` may not go to `{environment}` by a decision about another one; decide with the facts of `{release}`"
+    )]
+    OtherRelease {
+        /// Where it was to go.
+        environment: EnvironmentName,
+        /// What was to go.
+        release: ReleaseId,
     },
     /// What was true when it was given is not any more.
     #[error("the permit for `{environment}` does not count any more: {decision}")]
@@ -128,8 +155,6 @@ mod tests {
         let production: EnvironmentName = "production".parse().unwrap();
         let preview: EnvironmentName = "preview".parse().unwrap();
         let graph = PromotionGraph::new([(production.clone(), [preview.clone()].into())]).unwrap();
-        let mut facts = Facts { merged: true, ..Facts::default() };
-        facts.verdicts.insert(preview.clone(), Verdict::of(Outcome::Pass, "", ""));
         let now = Timestamp::UNIX_EPOCH;
         let artifact = Artifact {
             component: "web".parse().unwrap(),
@@ -138,8 +163,10 @@ mod tests {
             version: Version::new(1, 0, 0),
         };
         let release = Release::new([artifact]).unwrap().id();
+        let mut facts = Facts { release: Some(release), merged: true, ..Facts::default() };
+        facts.verdicts.insert(preview.clone(), Verdict::of(Outcome::Pass, "", ""));
         let Decision::Ready(candidate) = evaluate(&graph, &production, &facts, now) else { panic!() };
-        let permit = candidate.permit(release, now, SignedDuration::from_mins(10));
+        let permit = candidate.permit(release, now, SignedDuration::from_mins(10)).unwrap();
         let kept = permit.record().clone();
         assert_eq!(Permit::redeem(kept.clone(), &graph, &facts, now).unwrap(), permit);
         let late = now + SignedDuration::from_mins(10);
@@ -147,6 +174,14 @@ mod tests {
             Permit::redeem(kept.clone(), &graph, &facts, late),
             Err(PermitError::Expired { .. })
         ));
+        let other = Facts { release: None, ..facts.clone() };
+        assert!(matches!(
+            Permit::redeem(kept.clone(), &graph, &other, now),
+            Err(PermitError::OtherRelease { .. })
+        ));
+        let Decision::Ready(candidate) = evaluate(&graph, &production, &other, now) else { panic!() };
+        let refused = candidate.permit(release, now, SignedDuration::from_mins(10));
+        assert!(matches!(refused, Err(PermitError::OtherRelease { .. })));
         facts.verdicts.insert(preview, Verdict::of(Outcome::Fail, "GET /", "status 500"));
         assert!(matches!(Permit::redeem(kept, &graph, &facts, now), Err(PermitError::Revoked { .. })));
     }
