@@ -14,6 +14,7 @@
 //! | [`flags`] | how far our own flags are released, where, by whom and why |
 //! | [`client`], [`provider`] | how applications ask for flags (OpenFeature), and who answers |
 //! | [`source`] | where documents come from, and what is served when they don't |
+//! | [`life`] | what a release does next, who an edit would move, which flags are stale |
 
 pub mod client;
 pub mod context;
@@ -21,6 +22,7 @@ pub mod engine;
 pub mod flags;
 pub mod format;
 pub mod hash;
+pub mod life;
 pub mod model;
 pub mod provider;
 pub mod source;

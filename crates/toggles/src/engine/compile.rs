@@ -71,10 +71,19 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
         switch,
         value_type,
         settled: None,
-        key,
+        open: false,
+        key: key.into(),
     };
+    node.open = node.switch == Switch::On && node.fault.is_none() && node.prerequisites.is_empty();
     node.settled = settled(&node);
     node
+}
+
+/// Makes a compiled flag an error.
+pub(crate) fn refuse(flag: &mut FlagNode, fault: Fault) {
+    flag.fault = Some(Box::new(fault));
+    flag.open = false;
+    flag.settled = settled(flag);
 }
 
 /// Whether `flag` is on, if that does not depend on the context.
@@ -94,7 +103,7 @@ fn settled(flag: &FlagNode) -> Option<bool> {
 
 /// A compiled segment, and what was wrong with it.
 pub(crate) fn segment(segment: Segment, warnings: &mut Vec<Warning>) -> SegmentNode {
-    let name: Box<str> = segment.name.text().into();
+    let name: std::sync::Arc<str> = segment.name.text().into();
     let mut found = Vec::new();
     let when =
         Compiler { key: &name, variants: 0, depth: 0, warnings: &mut found }.condition(segment.condition);
@@ -156,11 +165,11 @@ impl Compiler<'_> {
                 self.depth += 1;
                 let rules = self.rules(rules);
                 self.depth -= 1;
-                Then::Rules(rules.into())
+                Then::Rules(Box::new(rules.into()))
             }
             Outcome::Caller => Then::Caller,
             Outcome::Fault(fault) => Then::Fault(Box::new(fault)),
-            Outcome::Custom(custom) => Then::Custom(custom),
+            Outcome::Custom(custom) => Then::Custom(Box::new(custom)),
         }
     }
 

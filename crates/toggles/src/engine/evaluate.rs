@@ -135,26 +135,11 @@ impl<'a> Walk<'a> {
         up: Option<&Frame<'_>>,
         observer: &mut O,
     ) -> Evaluation<'a> {
-        if flag.switch != Switch::On || flag.fault.is_some() {
-            return self.closed(flag, up, observer);
-        }
         let frame = Frame { id: std::ptr::from_ref(flag).addr(), up };
-        for (index, prerequisite) in flag.prerequisites.iter().enumerate() {
-            match self.check(&prerequisite.check, Some(&frame), observer) {
-                Truth::True => {}
-                Truth::False => {
-                    let otherwise = prerequisite.otherwise.as_ref().unwrap_or(&flag.off);
-                    let stage = Stage::Prerequisite(index);
-                    return self.serve(flag, otherwise, stage, Reason::Disabled, &frame, observer);
-                }
-                Truth::Broken => {
-                    let failure = Failure {
-                        code: FaultCode::ParseError,
-                        message: "a prerequisite can't be evaluated: it is faulty or depends on this flag",
-                    };
-                    return self.finish(flag, Got::Fault(failure), Stage::Prerequisite(index), Reason::Error);
-                }
-            }
+        if !flag.open
+            && let Some(evaluation) = self.before(flag, &frame, observer)
+        {
+            return evaluation;
         }
         for (index, rule) in flag.rules.iter().enumerate() {
             self.point = f64::NAN;
@@ -169,21 +154,55 @@ impl<'a> Walk<'a> {
         self.finish(flag, got, Stage::Fallback, reason)
     }
 
+    /// What stands before a flag's rules: its switch, a fault, prerequisites. `None`: its rules are asked.
+    fn before<O: Observer>(
+        &mut self,
+        flag: &'a FlagNode,
+        frame: &Frame<'_>,
+        observer: &mut O,
+    ) -> Option<Evaluation<'a>> {
+        if flag.switch != Switch::On || flag.fault.is_some() {
+            return Some(self.closed(flag, frame, observer));
+        }
+        for (index, prerequisite) in flag.prerequisites.iter().enumerate() {
+            match self.check(&prerequisite.check, Some(frame), observer) {
+                Truth::True => {}
+                Truth::False => {
+                    let otherwise = prerequisite.otherwise.as_ref().unwrap_or(&flag.off);
+                    let stage = Stage::Prerequisite(index);
+                    return Some(self.serve(flag, otherwise, stage, Reason::Disabled, frame, observer));
+                }
+                Truth::Broken => {
+                    let failure = Failure {
+                        code: FaultCode::ParseError,
+                        message: "a prerequisite can't be evaluated: it is faulty or depends on this flag",
+                    };
+                    return Some(self.finish(
+                        flag,
+                        Got::Fault(failure),
+                        Stage::Prerequisite(index),
+                        Reason::Error,
+                    ));
+                }
+            }
+        }
+        None
+    }
+
     /// A flag that is off, killed or faulty.
     #[cold]
     fn closed<O: Observer>(
         &mut self,
         flag: &'a FlagNode,
-        up: Option<&Frame<'_>>,
+        frame: &Frame<'_>,
         observer: &mut O,
     ) -> Evaluation<'a> {
         if let Some(fault) = &flag.fault {
             let failure = Failure { code: fault.code, message: &fault.message };
             return self.finish(flag, Got::Fault(failure), Stage::Faulty, Reason::Error);
         }
-        let frame = Frame { id: std::ptr::from_ref(flag).addr(), up };
         let stage = if flag.switch == Switch::Killed { Stage::Killed } else { Stage::Off };
-        self.serve(flag, &flag.off, stage, Reason::Disabled, &frame, observer)
+        self.serve(flag, &flag.off, stage, Reason::Disabled, frame, observer)
     }
 
     fn serve<O: Observer>(

@@ -6,6 +6,7 @@
 
 mod compile;
 mod custom;
+pub(crate) mod cycles;
 mod evaluate;
 mod node;
 mod observe;

@@ -20,25 +20,30 @@ use crate::{
     value::{Name, Value, Word},
 };
 
+/// A flag. Its fields stand in the order in which a plain evaluation reads them, so that it touches few cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct FlagNode {
-    pub(crate) key: Box<str>,
+    pub(crate) key: Arc<str>,
+    /// Nothing stands before its rules: it is on, without fault and without prerequisites.
+    pub(crate) open: bool,
+    /// Whether it is on, if that does not depend on the context.
+    pub(crate) settled: Option<bool>,
+    pub(crate) switch: Switch,
+    pub(crate) value_type: ValueType,
+    pub(crate) fallback_reason: Reason,
     pub(crate) rules: Rules,
-    pub(crate) variants: Arc<[Variant]>,
     pub(crate) fallback: Then,
+    pub(crate) variants: Arc<[Variant]>,
     pub(crate) off: Then,
     pub(crate) prerequisites: Box<[PrerequisiteNode]>,
     pub(crate) fault: Option<Box<Fault>>,
     pub(crate) facts: Option<Arc<Facts>>,
-    pub(crate) fallback_reason: Reason,
-    pub(crate) switch: Switch,
-    pub(crate) value_type: ValueType,
-    /// Whether it is on, if that does not depend on the context.
-    pub(crate) settled: Option<bool>,
 }
 
 /// Rules in order. The first lies within the flag: most flags have one.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Rules {
     pub(crate) first: Option<RuleNode>,
     pub(crate) more: Box<[RuleNode]>,
@@ -66,19 +71,19 @@ impl FromIterator<RuleNode> for Rules {
 }
 
 impl Keyed for FlagNode {
-    fn key(&self) -> &str {
+    fn key(&self) -> &Arc<str> {
         &self.key
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct SegmentNode {
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) when: Node,
 }
 
 impl Keyed for SegmentNode {
-    fn key(&self) -> &str {
+    fn key(&self) -> &Arc<str> {
         &self.name
     }
 }
@@ -98,6 +103,7 @@ pub(crate) struct CheckNode {
 }
 
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct RuleNode {
     pub(crate) when: Box<[Node]>,
     pub(crate) then: Then,
@@ -112,10 +118,11 @@ pub(crate) enum Then {
     Variant(u32),
     Split(Box<SplitNode>),
     GoOn,
-    Rules(Box<[RuleNode]>),
+    /// Boxed twice, as `Custom` is: a common outcome shall be small.
+    Rules(Box<Box<[RuleNode]>>),
     Caller,
     Fault(Box<Fault>),
-    Custom(Arc<dyn Decide>),
+    Custom(Box<Arc<dyn Decide>>),
 }
 
 /// A compiled condition.

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Ambient, Ask, Evaluation, Nobody, Observer, Trace, compile,
+    Ambient, Ask, Evaluation, Nobody, Observer, Trace, compile, cycles,
     evaluate::Walk,
     node::{FlagNode, SegmentNode},
     table::Table,
 };
 use crate::{
     context::Context,
-    model::{Facts, Flag, FlagSet, Segment, Switch, Truth, ValueType, Variant, Warning},
+    model::{Facts, Fault, FaultCode, Flag, FlagSet, Segment, Switch, Truth, ValueType, Variant, Warning},
     value::{Name, Value},
 };
 
@@ -59,6 +59,31 @@ impl RulesetBuilder {
         self.segments.push(Arc::new(compile::segment(segment, &mut self.warnings)));
     }
 
+    /// Makes flags that depend on each other in a circle errors, with a warning that names the way round. For formats that refuse circles when a
+    /// document is loaded; without this they end an evaluation as [`FlagCheck::cyclic`](crate::model::FlagCheck::cyclic) says.
+    pub fn refuse_cycles(&mut self) {
+        let circles: Vec<(Vec<String>, String)> = cycles::cycles(self.flags.iter().map(|flag| &**flag))
+            .into_iter()
+            .map(|circle| (circle.iter().map(ToString::to_string).collect(), cycles::shown(&circle)))
+            .collect();
+        for (circle, shown) in circles {
+            let message = format!("flags depend on each other: {shown}");
+            for key in &circle {
+                let fault = Fault::new(FaultCode::ParseError, message.as_str());
+                for flag in self.flags.iter_mut().filter(|flag| *flag.key == **key).filter_map(Arc::get_mut) {
+                    compile::refuse(flag, fault.clone());
+                }
+            }
+            let at = "requires";
+            let first = circle.first().cloned().unwrap_or_default();
+            self.warnings.push(Warning::of(
+                first,
+                at,
+                format!("{message}; each of them is an error until that is mended"),
+            ));
+        }
+    }
+
     /// The ruleset.
     pub fn build(self) -> Ruleset {
         Ruleset {
@@ -95,6 +120,9 @@ impl Ruleset {
         builder.flags.reserve(set.flags.len());
         set.flags.into_iter().for_each(|flag| builder.flag(flag));
         set.segments.into_iter().for_each(|segment| builder.segment(segment));
+        if set.refuse_cycles {
+            builder.refuse_cycles();
+        }
         builder.build()
     }
 

@@ -2,15 +2,22 @@
 
 use std::{fmt, sync::Arc};
 
+use hashbrown::HashTable;
+
 use crate::value::{Name, Word};
 
 /// A set of texts.
 pub(crate) struct WordSet {
-    /// The words, in a table with linear probing whose free places hold [`Word::NONE`] (many), or one after the other (few).
-    words: Box<[Word]>,
+    words: Words,
     /// The texts that words do not hold, sorted.
     long: Box<[Arc<str>]>,
     len: usize,
+}
+
+enum Words {
+    /// One after the other.
+    Few(Box<[Word]>),
+    Many(HashTable<Word>),
 }
 
 const FEW: usize = 8;
@@ -27,47 +34,24 @@ impl WordSet {
         long.dedup();
         let len = words.len();
         if len <= FEW {
-            return Self { words: words.into(), long: long.into(), len };
+            return Self { words: Words::Few(words.into()), long: long.into(), len };
         }
-        let size = (len + len / 2).next_power_of_two();
-        let mut table = vec![Word::NONE; size];
+        let mut table: HashTable<Word> = HashTable::with_capacity(len);
         for word in words {
-            let mut at = slot(word, size);
-            while let Some(place) = table.get_mut(at) {
-                if *place == Word::NONE || *place == word {
-                    *place = word;
-                    break;
-                }
-                at = (at + 1) & (size - 1);
-            }
+            table.entry(word.hash(), |have| *have == word, |have| have.hash()).or_insert(word);
         }
-        Self { words: table.into(), long: long.into(), len }
+        Self { words: Words::Many(table), long: long.into(), len }
     }
 
     /// Whether the text whose word is `word` is in it.
     #[inline]
     pub(crate) fn contains(&self, word: Word, text: &str) -> bool {
-        let found = if self.words.len() <= FEW {
-            self.words.contains(&word)
-        } else {
-            let size = self.words.len();
-            let mut at = slot(word, size);
-            loop {
-                match self.words.get(at) {
-                    Some(there) if *there == word => break true,
-                    Some(there) if *there != Word::NONE => at = (at + 1) & (size - 1),
-                    _ => break false,
-                }
-            }
+        let found = match &self.words {
+            Words::Few(words) => words.contains(&word),
+            Words::Many(table) => table.find(word.hash(), |have| *have == word).is_some(),
         };
         found && (word.is_exact() || self.long.binary_search_by(|long| (**long).cmp(text)).is_ok())
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "bits of a hash")]
-#[inline]
-fn slot(word: Word, size: usize) -> usize {
-    word.hash() as usize & (size - 1)
 }
 
 impl fmt::Debug for WordSet {
@@ -79,10 +63,8 @@ impl fmt::Debug for WordSet {
 /// Up to eight texts as they are, of more their number.
 impl fmt::Display for WordSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.len > FEW {
-            return write!(f, "{} texts", self.len);
-        }
-        let short = self.words.iter().filter_map(|word| word.text());
+        let Words::Few(words) = &self.words else { return write!(f, "{} texts", self.len) };
+        let short = words.iter().filter_map(|word| word.text());
         let all: Vec<_> =
             short.chain(self.long.iter().map(ToString::to_string)).map(|text| format!("{text:?}")).collect();
         f.write_str(&all.join(", "))

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::record::{Held, Place, ScopeRecord};
 use crate::{
-    engine::{Ambient, Changes, Ruleset},
+    engine::{Ambient, Changes, Ruleset, cycles},
     format::flowline::{Definition, Effective, FlagKey, State, compile},
     model::{FlagSet, Warning},
     toggles::Toggles,
@@ -142,6 +142,17 @@ impl Board {
         self.definitions.get(flag).cloned()
     }
 
+    /// The circle that `flag` would close if it were defined so.
+    pub(super) fn circle(&self, flag: &FlagKey, definition: &Definition) -> Option<String> {
+        let others = self.definitions.iter().filter(|(key, _)| *key != flag);
+        let asks = others
+            .chain([(flag, definition)])
+            .map(|(key, definition)| (key.as_str(), definition.asks()))
+            .collect();
+        let circles = cycles::circles(&asks);
+        circles.iter().find(|circle| circle.contains(&flag.as_str())).map(|circle| cycles::shown(circle))
+    }
+
     pub(super) fn keys(&self) -> Vec<FlagKey> {
         self.definitions.keys().cloned().collect()
     }
@@ -248,7 +259,7 @@ impl Board {
     }
 
     fn ruleset(&self, scope: &ScopeId) -> Ruleset {
-        let mut set = FlagSet::new("flowline");
+        let mut set = FlagSet { refuse_cycles: true, ..FlagSet::new("flowline") };
         for (flag, definition) in &self.definitions {
             let state = self.effective(scope, flag);
             let flag = compile(flag.as_str(), definition, &state, &mut set.warnings);

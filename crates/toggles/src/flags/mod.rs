@@ -141,13 +141,36 @@ impl Flags {
     /// Defines `flag`, or changes its definition. Says nothing of where it is on.
     ///
     /// # Errors
-    /// Those of the store.
+    /// [`FlagsError::Circle`], [`FlagsError::Salt`] if it is known and would throw the dice again for everybody (see
+    /// [`reshuffle`](Self::reshuffle)), and those of the store.
     pub async fn define(
         &self,
         flag: &FlagKey,
         definition: Definition,
         by: &Author,
     ) -> Result<(), FlagsError> {
+        if let Some(before) = self.definition(flag)
+            && before.salt_of(flag) != definition.salt_of(flag)
+        {
+            return Err(FlagsError::Salt { flag: flag.clone() });
+        }
+        self.reshuffle(flag, definition, by).await
+    }
+
+    /// The same, salt included: who has the flag is decided anew for everybody.
+    ///
+    /// # Errors
+    /// [`FlagsError::Circle`], and those of the store.
+    pub async fn reshuffle(
+        &self,
+        flag: &FlagKey,
+        definition: Definition,
+        by: &Author,
+    ) -> Result<(), FlagsError> {
+        let circle = self.board().circle(flag, &definition);
+        if let Some(circle) = circle {
+            return Err(FlagsError::Circle { circle });
+        }
         self.change(flag, &Subject::Definition, by, |_: Option<Definition>| Some(definition.clone())).await
     }
 
@@ -550,6 +573,20 @@ pub enum FlagsError {
         /// What should be its base.
         base: ScopeId,
     },
+    /// Flags can't depend on each other in a circle.
+    #[error("flags would depend on each other: {circle}; take one of these dependencies away")]
+    Circle {
+        /// The way round: `a -> b -> a`.
+        circle: String,
+    },
+    /// Another salt decides anew who has the flag.
+    #[error(
+        "another salt for flag `{flag}` would decide anew for everybody who has it; ask for `reshuffle` if that is meant"
+    )]
+    Salt {
+        /// The flag.
+        flag: FlagKey,
+    },
     /// What should be undone is not as it was left.
     #[error(
         "change `{event}` of flag `{flag}` cannot be undone: what it changed was changed again since; set it as it should be"
@@ -581,7 +618,7 @@ impl Kinded for FlagsError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Unknown { .. } => ErrorKind::NotFound,
-            Self::Cycle { .. } => ErrorKind::Invalid,
+            Self::Cycle { .. } | Self::Circle { .. } | Self::Salt { .. } => ErrorKind::Invalid,
             Self::Moved { .. } => ErrorKind::Conflict,
             Self::Contended { .. } => ErrorKind::Busy,
             Self::Store(error) => error.kind(),
@@ -592,7 +629,11 @@ impl Kinded for FlagsError {
 
     fn retry(&self) -> Retry {
         match self {
-            Self::Moved { .. } | Self::Unknown { .. } | Self::Cycle { .. } => Retry::Never,
+            Self::Moved { .. }
+            | Self::Unknown { .. }
+            | Self::Cycle { .. }
+            | Self::Circle { .. }
+            | Self::Salt { .. } => Retry::Never,
             Self::Contended { .. } => Retry::Later,
             Self::Store(error) => error.retry(),
             Self::Journal(error) => error.retry(),

@@ -200,15 +200,23 @@ async fn bad_requests_are_typed_errors() {
     let (_, flags) = flags().await;
     let (a, b) = (scope("a"), scope("b"));
     flags.open_scope(&a, Some(&b), &ada()).await.unwrap();
+    let requires = |flag: &str| Definition { requires: vec![key(flag)], ..Definition::default() };
+    flags.define(&key("child"), requires("checkout"), &ada()).await.unwrap();
+    let salted = Definition { salt: Some("new".to_owned()), ..Definition::default() };
+    let circular = requires("child");
     let told = [
         flags.open_scope(&b, Some(&a), &ada()).await.unwrap_err().to_string(),
         flags.kill(&a, &key("nobody"), &ada()).await.unwrap_err().to_string(),
+        flags.define(&key("checkout"), salted, &ada()).await.unwrap_err().to_string(),
+        flags.define(&key("checkout"), circular, &ada()).await.unwrap_err().to_string(),
         FlagKey::new("a b").unwrap_err().to_string(),
         Percent::new(f64::NAN).unwrap_err().to_string(),
     ];
     insta::assert_snapshot!(told.join("\n"), @r"
         scope `b` cannot have `a` as its base: `a` inherits from it
         there is no flag `nobody`; define it first
+        another salt for flag `checkout` would decide anew for everybody who has it; ask for `reshuffle` if that is meant
+        flags would depend on each other: checkout -> child -> checkout; take one of these dependencies away
         `a b` is not a flag's key; use 1 to 100 letters a-z, digits, `.`, `_` and `-`, the first a letter or digit
         NaN is not a percentage; use a number from 0 to 100
         ");

@@ -24,6 +24,9 @@ pub struct FlagSet {
     pub segments: Vec<Segment>,
     /// What could not be honoured.
     pub warnings: Vec<Warning>,
+    /// Whether flags that depend on each other in a circle are errors, with a warning that names the way round. Otherwise each check says what
+    /// a circle comes to.
+    pub refuse_cycles: bool,
     /// What the document says of itself (flagd's set metadata, the generation of a hash): text by name.
     pub facts: std::collections::BTreeMap<String, Value>,
 }

@@ -12,8 +12,6 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct Word([u64; 2]);
 
 impl Word {
-    /// No text has this word: long texts have a length below 2^56 - 1.
-    pub(crate) const NONE: Self = Self([0, u64::MAX]);
     /// The longest text that a word holds as a whole, in bytes.
     pub const EXACT: usize = 15;
     const LONG: u64 = 0xff << 56;

@@ -130,6 +130,15 @@ impl Clause {
         self
     }
 
+    /// Adds the flags that it asks for.
+    pub(super) fn flags<'c>(&'c self, asked: &mut Vec<&'c str>) {
+        match &self.asks {
+            Asks::Flag { flag, .. } => asked.push(flag),
+            Asks::All(parts) | Asks::Any(parts) => parts.iter().for_each(|part| part.flags(asked)),
+            Asks::Attribute { .. } | Asks::Segment(_) => {}
+        }
+    }
+
     /// The condition that it stands for.
     pub fn condition(&self) -> Condition {
         let condition = match &self.asks {

@@ -231,6 +231,21 @@ pub struct Definition {
     pub scopes: BTreeMap<ScopeId, State>,
 }
 
+impl Definition {
+    /// The flags that it asks for.
+    pub fn asks(&self) -> Vec<&str> {
+        let clauses = self.audience.iter().chain(self.rules.iter().flat_map(|rule| &rule.when));
+        let mut asked: Vec<&str> = self.requires.iter().map(FlagKey::as_str).collect();
+        clauses.for_each(|clause| clause.flags(&mut asked));
+        asked
+    }
+
+    /// What places users on the line: changing it throws the dice again for everybody.
+    pub fn salt_of<'s>(&'s self, key: &'s FlagKey) -> &'s str {
+        self.salt.as_deref().unwrap_or(key.as_str())
+    }
+}
+
 /// An exception: who gets what, whatever the rollout says.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

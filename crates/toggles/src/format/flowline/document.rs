@@ -13,7 +13,7 @@ use super::{Clause, Definition, Effective, FlagKey, compile};
 use crate::{
     engine::{Ruleset, RulesetBuilder},
     format::{Format, FormatError},
-    model::{self, Condition, FlagSet, Operator, Subject, Test},
+    model::{self, Condition, FlagSet, Operator, Subject, Test, Warning},
     value::Name,
 };
 
@@ -64,7 +64,7 @@ impl Document {
     /// The flags as they are in a scope, by what the document declares: `line` is the scope and its bases, nearest first; empty:
     /// wherever nothing is said for a scope.
     pub fn flag_set(&self, line: &[&ScopeId]) -> FlagSet {
-        let mut set = FlagSet::new("flowline");
+        let mut set = FlagSet { refuse_cycles: true, ..FlagSet::new("flowline") };
         set.flags.reserve(self.flags.len());
         for (key, definition) in &self.flags {
             let state = Effective::declared(definition, line);
@@ -101,15 +101,19 @@ impl Flowline {
     /// # Errors
     /// What does not fit, with line and column.
     pub fn ruleset(&self, json: &str) -> Result<Ruleset, FormatError> {
-        let line: Vec<&ScopeId> = self.line.iter().collect();
         let mut builder = Ruleset::builder(self.name());
+        self.stream(json, &mut builder)?;
+        builder.refuse_cycles();
+        Ok(builder.build())
+    }
+
+    fn stream(&self, json: &str, sink: &mut dyn Sink) -> Result<(), FormatError> {
+        let line: Vec<&ScopeId> = self.line.iter().collect();
         let mut reader = serde_json::Deserializer::from_str(json);
-        let streaming = Streaming { line: &line, builder: &mut builder };
-        streaming
+        Streaming { line: &line, sink }
             .deserialize(&mut reader)
             .and_then(|()| reader.end())
-            .map_err(|error| FormatError::json("flowline", error))?;
-        Ok(builder.build())
+            .map_err(|error| FormatError::json("flowline", error))
     }
 }
 
@@ -119,15 +123,51 @@ impl Format for Flowline {
     }
 
     fn read(&self, text: &str) -> Result<FlagSet, FormatError> {
-        let line: Vec<&ScopeId> = self.line.iter().collect();
-        Ok(Document::from_json(text)?.flag_set(&line))
+        let mut set = FlagSet { refuse_cycles: true, ..FlagSet::new(self.name()) };
+        self.stream(text, &mut set)?;
+        Ok(set)
+    }
+}
+
+/// Where flags go while a document is read.
+trait Sink {
+    fn flag(&mut self, flag: model::Flag);
+    fn segment(&mut self, segment: model::Segment);
+    fn warnings(&mut self) -> &mut Vec<Warning>;
+}
+
+impl Sink for RulesetBuilder {
+    fn flag(&mut self, flag: model::Flag) {
+        Self::flag(self, flag);
+    }
+
+    fn segment(&mut self, segment: model::Segment) {
+        Self::segment(self, segment);
+    }
+
+    fn warnings(&mut self) -> &mut Vec<Warning> {
+        &mut self.warnings
+    }
+}
+
+impl Sink for FlagSet {
+    fn flag(&mut self, flag: model::Flag) {
+        self.flags.push(flag);
+    }
+
+    fn segment(&mut self, segment: model::Segment) {
+        self.segments.push(segment);
+    }
+
+    fn warnings(&mut self) -> &mut Vec<Warning> {
+        &mut self.warnings
     }
 }
 
 /// Compiles a document while it is read.
 struct Streaming<'s> {
     line: &'s [&'s ScopeId],
-    builder: &'s mut RulesetBuilder,
+    sink: &'s mut dyn Sink,
 }
 
 #[derive(Deserialize)]
@@ -165,10 +205,10 @@ impl<'de> Visitor<'de> for Streaming<'_> {
             match part {
                 Part::Segments => {
                     for (name, segment) in map.next_value::<IndexMap<String, Segment>>()? {
-                        self.builder.segment(segment.compile(&name));
+                        self.sink.segment(segment.compile(&name));
                     }
                 }
-                Part::Flags => map.next_value_seed(Flags { line: self.line, builder: self.builder })?,
+                Part::Flags => map.next_value_seed(Flags { line: self.line, sink: self.sink })?,
             }
         }
         Ok(())
@@ -177,7 +217,7 @@ impl<'de> Visitor<'de> for Streaming<'_> {
 
 struct Flags<'s> {
     line: &'s [&'s ScopeId],
-    builder: &'s mut RulesetBuilder,
+    sink: &'s mut dyn Sink,
 }
 
 impl<'de> DeserializeSeed<'de> for Flags<'_> {
@@ -199,8 +239,8 @@ impl<'de> Visitor<'de> for Flags<'_> {
         while let Some(key) = map.next_key::<FlagKey>()? {
             let definition: Definition = map.next_value()?;
             let state = Effective::declared(&definition, self.line);
-            let flag = compile(key.as_str(), &definition, &state, &mut self.builder.warnings);
-            self.builder.flag(flag);
+            let flag = compile(key.as_str(), &definition, &state, self.sink.warnings());
+            self.sink.flag(flag);
         }
         Ok(())
     }

@@ -137,6 +137,31 @@ fn mistakes_are_told_with_their_place() {
     );
 }
 
+#[test]
+fn flags_in_a_circle_are_refused_with_the_way_round() {
+    let document = r#"{"flags": {
+        "a": {"requires": ["b"], "state": {"on": true}},
+        "b": {"audience": [{"any": [{"flag": "a"}]}], "state": {"on": true}},
+        "leads-in": {"requires": ["a"], "state": {"on": true}},
+        "fine": {"state": {"on": true}}
+    }}"#;
+    let format = Flowline::default();
+    let whole = Ruleset::compile(Document::from_json(document).unwrap().flag_set(&[]));
+    for ruleset in [format.ruleset(document).unwrap(), whole] {
+        let told: Vec<_> = ruleset.warnings().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "flag `a`, requires: flags depend on each other: a -> b -> a; each of them is an error until that is mended"
+            ]
+        );
+        let (user, fixed) = (Context::new("u"), Fixed::default());
+        assert!(ruleset.evaluate("a", &user, &fixed).error.is_some());
+        assert!(ruleset.evaluate("b", &user, &fixed).error.is_some());
+        assert!(!ruleset.is_on("leads-in", &user, &fixed) && ruleset.is_on("fine", &user, &fixed));
+    }
+}
+
 fn any_clause() -> impl Strategy<Value = Clause> {
     let text = "[a-z]{0,20}";
     let compare = prop_oneof![

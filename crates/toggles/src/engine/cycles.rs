@@ -1,0 +1,114 @@
+//! Flags that depend on each other in a circle.
+
+use std::collections::BTreeMap;
+
+use super::node::{FlagNode, Node, RuleNode, Then};
+
+/// The circles among `flags`: each as the keys along it, beginning with the smallest. A flag that only leads to a circle is in none.
+pub(crate) fn cycles<'f>(flags: impl IntoIterator<Item = &'f FlagNode>) -> Vec<Vec<&'f str>> {
+    let asks: BTreeMap<&str, Vec<&str>> = flags
+        .into_iter()
+        .filter_map(|flag| {
+            let mut asked = Vec::new();
+            asked.extend(flag.prerequisites.iter().map(|one| &*one.check.check.flag));
+            flag.rules.iter().for_each(|rule| of_rule(rule, &mut asked));
+            (!asked.is_empty()).then_some((&*flag.key, asked))
+        })
+        .collect();
+    circles(&asks)
+}
+
+/// The circles of a graph.
+pub(crate) fn circles<'f>(asks: &BTreeMap<&'f str, Vec<&'f str>>) -> Vec<Vec<&'f str>> {
+    // Whether a flag that was met is finished; otherwise it lies on the path.
+    let mut finished: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    for start in asks.keys().copied() {
+        if finished.contains_key(start) {
+            continue;
+        }
+        // The path from `start`, each with the number of its neighbours that were looked at.
+        let mut path: Vec<(&str, usize)> = vec![(start, 0)];
+        finished.insert(start, false);
+        while let Some((flag, next)) = path.last_mut() {
+            let Some(neighbour) = asks.get(*flag).and_then(|asks| asks.get(*next)).copied() else {
+                finished.insert(*flag, true);
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match finished.get(neighbour) {
+                None => {
+                    finished.insert(neighbour, false);
+                    path.push((neighbour, 0));
+                }
+                Some(true) => {}
+                Some(false) => {
+                    let begin = path.iter().position(|(flag, _)| *flag == neighbour).unwrap_or(0);
+                    let mut circle: Vec<&str> = path.iter().skip(begin).map(|(flag, _)| *flag).collect();
+                    let smallest =
+                        circle.iter().enumerate().min_by_key(|(_, flag)| **flag).map_or(0, |(at, _)| at);
+                    circle.rotate_left(smallest);
+                    if !found.contains(&circle) {
+                        found.push(circle);
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn of_rule<'f>(rule: &'f RuleNode, asked: &mut Vec<&'f str>) {
+    rule.when.iter().for_each(|node| of_node(node, asked));
+    if let Then::Rules(rules) = &rule.then {
+        rules.iter().for_each(|rule| of_rule(rule, asked));
+    }
+}
+
+fn of_node<'f>(node: &'f Node, asked: &mut Vec<&'f str>) {
+    match node {
+        Node::Flag(check) => asked.push(&check.check.flag),
+        Node::All(parts) | Node::Any(parts) => parts.iter().for_each(|part| of_node(part, asked)),
+        Node::Not(part) | Node::Lenient(part) => of_node(part, asked),
+        Node::Constant(_)
+        | Node::Test(_)
+        | Node::Share(_)
+        | Node::Segment(_)
+        | Node::During(_)
+        | Node::Custom(_) => {}
+    }
+}
+
+/// A circle for a message: `a -> b -> a`.
+pub(crate) fn shown(circle: &[&str]) -> String {
+    let closed = circle.iter().chain(circle.first());
+    closed.copied().collect::<Vec<_>>().join(" -> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circles_are_named_in_order_and_once() {
+        let asks: BTreeMap<&str, Vec<&str>> = [
+            ("a", vec!["b", "unknown"]),
+            ("b", vec!["c"]),
+            ("c", vec!["a"]),
+            ("self", vec!["self"]),
+            ("leads-in", vec!["a"]),
+            ("fine", vec!["leaf"]),
+        ]
+        .into();
+        let told: Vec<_> = circles(&asks).iter().map(|circle| shown(circle)).collect();
+        assert_eq!(told, ["a -> b -> c -> a", "self -> self"]);
+    }
+
+    #[test]
+    fn a_long_chain_needs_no_stack() {
+        let names: Vec<String> = (0..100_000).map(|n| format!("{n:06}")).collect();
+        let asks = names.windows(2).map(|pair| (pair[0].as_str(), vec![pair[1].as_str()])).collect();
+        assert!(circles(&asks).is_empty());
+    }
+}
