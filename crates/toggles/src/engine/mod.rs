@@ -33,6 +33,8 @@ pub use result::{Ask, Evaluation, Failure, Stage};
 pub use ruleset::{Changes, FlagView, Ruleset, RulesetBuilder};
 pub(crate) use scratch::Scratch;
 pub use time::rfc3339;
+pub(crate) use version::{Operand, parse as parse_version};
+pub(crate) use words::WordSet;
 
 /// How many flags and segments may be evaluated one within the other; deeper ones count as depending on themselves.
 pub const MAX_DEPTH: usize = 64;

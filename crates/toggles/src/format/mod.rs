@@ -4,6 +4,7 @@
 //! [`FlagSet`](crate::model::FlagSet)), and where the format has operators of its own, `operators`. Reading never fails for one flag: errors are for
 //! text that is no document at all.
 
+pub mod flagd;
 pub mod flowline;
 mod reading;
 pub mod ufc;

@@ -3,6 +3,8 @@
 //! A format's suite is a function `fn(&Path) -> Option<Report>` that looks for its folder below a directory, and is listed in
 //! [`SUITES`]. The format's own tests and `examples/toggles_conformance.rs` both run it.
 
+mod flagd;
+mod gherkin;
 mod openfeature;
 mod ufc;
 mod unleash;
@@ -12,6 +14,7 @@ use std::{fmt, fs, path::Path};
 use serde_json::Value as Json;
 
 pub use self::{
+    flagd::flagd,
     openfeature::openfeature,
     ufc::{eppo, ffe},
     unleash::unleash,
@@ -124,6 +127,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "unleash", run: unleash },
     Suite { name: "eppo", run: eppo },
     Suite { name: "ffe", run: ffe },
+    Suite { name: "flagd", run: flagd },
 ];
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! The steps are defined for whatever the features say, not for the cases at hand. A step that is not known makes its case fail, not pass.
 
 mod expression;
-mod gherkin;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,11 +15,12 @@ use std::{
 use async_trait::async_trait;
 use flowline_core::error::BoxError;
 
-use self::{
-    expression::Expression,
-    gherkin::{Step, matched},
+use self::expression::Expression;
+use super::{
+    Report,
+    gherkin::{self, Step, matched},
+    read_json,
 };
-use super::{Report, read_json};
 use crate::{
     client::{
         Api, Client, Details, ErrorCode, EvaluationContext, EvaluationError, Event, EventDetails, Field,

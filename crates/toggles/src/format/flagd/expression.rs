@@ -1,0 +1,436 @@
+//! JSON logic, compiled: what a targeting asks for.
+
+use std::{fmt, sync::Arc};
+
+use indexmap::IndexMap;
+
+use super::{Generation, fractional::Fractional};
+use crate::{
+    engine::{Operand, WordSet},
+    model::{Comparison, Fault, FaultCode, Variant, VersionDialect},
+    value::{Name, Value},
+};
+
+/// A compiled expression.
+#[derive(Debug)]
+pub(super) enum Expr {
+    Literal(Literal),
+    List(Box<[Expr]>),
+    Var(Box<Var>),
+    /// A path that is computed, and a default.
+    VarAt(Box<[Expr]>),
+    Missing(Box<[Expr]>),
+    MissingSome(Box<[Expr]>),
+    If(Box<[Expr]>),
+    And(Box<[Expr]>),
+    Or(Box<[Expr]>),
+    Not(Box<Expr>),
+    Truthy(Box<Expr>),
+    Equal {
+        sides: Box<[Expr; 2]>,
+        strict: bool,
+        negate: bool,
+    },
+    Order {
+        comparison: Comparison,
+        parts: Box<[Expr]>,
+    },
+    In(Box<[Expr; 2]>),
+    /// In a list of many texts.
+    InSet(Box<(Expr, WordSet)>),
+    Cat(Box<[Expr]>),
+    Arithmetic(Arithmetic, Box<[Expr]>),
+    Substr(Box<[Expr]>),
+    Merge(Box<[Expr]>),
+    /// The list, and what is asked of each element.
+    Each(Each, Box<[Expr; 2]>),
+    Reduce(Box<[Expr; 3]>),
+    Affix {
+        end: bool,
+        parts: Box<[Expr]>,
+    },
+    Version(Box<[Expr]>),
+    /// The same with an operator and a version that are known.
+    VersionIs(Box<VersionTest>),
+    Fractional(Box<Fractional>),
+    /// One of the document's evaluators.
+    Shared(Arc<Expr>),
+    /// What can't be evaluated.
+    Broken(Box<Fault>),
+}
+
+/// A value of the document. `variant`: the index of the flag's variant that its text names.
+#[derive(Debug)]
+pub(super) struct Literal {
+    pub(super) value: Value,
+    pub(super) variant: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+    Min,
+    Max,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Each {
+    Map,
+    Filter,
+    All,
+    Some,
+    None,
+}
+
+/// A value of the context (or, within `map` and its kin, of the element), by its path.
+#[derive(Debug)]
+pub(super) struct Var {
+    pub(super) root: Root,
+    /// The keys and list indexes below it.
+    pub(super) path: Box<[Box<str>]>,
+    pub(super) default: Option<Expr>,
+    /// The whole path as written.
+    pub(super) said: Box<str>,
+}
+
+#[derive(Debug)]
+pub(super) enum Root {
+    /// Everything.
+    Whole,
+    /// The element that is looked at.
+    Element,
+    TargetingKey,
+    Attribute(Name),
+    /// `$flagd.flagKey`
+    FlagKey,
+    /// `$flagd.timestamp`
+    Timestamp,
+    /// `$flagd`
+    Flagd,
+    /// What the source of the flags supplies.
+    Supplied(Value),
+}
+
+#[derive(Debug)]
+pub(super) struct VersionTest {
+    pub(super) version: Expr,
+    pub(super) operator: VersionOperator,
+    pub(super) with: Operand,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VersionOperator {
+    Compared(Comparison),
+    SameMajor,
+    SameMinor,
+}
+
+impl VersionOperator {
+    pub(super) fn of(sign: &str) -> Option<Self> {
+        Some(Self::Compared(match sign {
+            "=" => Comparison::Equal,
+            "!=" => Comparison::NotEqual,
+            "<" => Comparison::Less,
+            "<=" => Comparison::LessOrEqual,
+            ">" => Comparison::Greater,
+            ">=" => Comparison::GreaterOrEqual,
+            "^" => return Some(Self::SameMajor),
+            "~" => return Some(Self::SameMinor),
+            _ => return None,
+        }))
+    }
+}
+
+/// flagd's dialect of versions.
+pub(super) const VERSIONS: VersionDialect = VersionDialect::Prefixed;
+
+/// From how many texts on a list is searched as a set.
+const MANY: usize = 9;
+
+/// What the expressions of one flag are compiled with.
+pub(super) struct Compiler<'c> {
+    pub(super) generation: Generation,
+    pub(super) variants: &'c [Variant],
+    pub(super) evaluators: &'c IndexMap<String, Arc<Expr>>,
+    pub(super) supplied: Option<&'c Value>,
+    /// Whether `{"$ref": …}` is replaced; it is not within evaluators.
+    pub(super) refs: bool,
+    /// What was found wrong: the last one of names that are not there, and problems.
+    pub(super) unknown_evaluator: Option<String>,
+    pub(super) problems: Vec<String>,
+    /// Within `map` and its kin.
+    pub(super) element: bool,
+    pub(super) needs_time: bool,
+}
+
+impl Compiler<'_> {
+    pub(super) fn expression(&mut self, json: &Value) -> Expr {
+        match json {
+            Value::Object(entries) if entries.len() == 1 => match entries.first() {
+                Some((operator, operands)) => self.operation(operator, operands),
+                None => self.literal(json.clone()),
+            },
+            Value::List(elements) => {
+                let elements: Vec<_> = elements.iter().map(|element| self.expression(element)).collect();
+                if elements.iter().all(|element| matches!(element, Expr::Literal(_))) {
+                    return self.literal(json.clone());
+                }
+                Expr::List(elements.into())
+            }
+            other => self.literal(other.clone()),
+        }
+    }
+
+    fn literal(&self, value: Value) -> Expr {
+        let variant = match &value {
+            Value::List(_) | Value::Object(_) | Value::Null => None,
+            scalar => scalar.scalar_text().and_then(|text| index_of(self.variants, &text)),
+        };
+        Expr::Literal(Literal { value, variant })
+    }
+
+    fn all(&mut self, operands: &Value) -> Box<[Expr]> {
+        match operands {
+            Value::List(operands) => operands.iter().map(|operand| self.expression(operand)).collect(),
+            other => [self.expression(other)].into(),
+        }
+    }
+
+    /// Exactly so many operands; absent ones are null.
+    fn exactly<const N: usize>(&mut self, operands: &Value) -> [Expr; N] {
+        let mut operands = self.all(operands).into_iter();
+        let null = || Expr::Literal(Literal { value: Value::Null, variant: None });
+        std::array::from_fn(|_| operands.next().unwrap_or_else(null))
+    }
+
+    fn one(&mut self, operands: &Value) -> Expr {
+        let [operand] = self.exactly::<1>(operands);
+        operand
+    }
+
+    /// The list, and the operation on each element of it.
+    fn over<const N: usize>(&mut self, operands: &Value) -> [Expr; N] {
+        let absent = Value::Null;
+        let at = |index: usize| match operands {
+            Value::List(operands) => operands.get(index).unwrap_or(&absent),
+            other if index == 0 => other,
+            _ => &absent,
+        };
+        std::array::from_fn(|index| {
+            let outer = self.element;
+            self.element |= index == 1;
+            let operand = self.expression(at(index));
+            self.element = outer;
+            operand
+        })
+    }
+
+    fn operation(&mut self, operator: &str, operands: &Value) -> Expr {
+        let equal = |sides, strict, negate| Expr::Equal { sides, strict, negate };
+        let order = |comparison, parts| Expr::Order { comparison, parts };
+        match operator {
+            "var" => self.var(operands),
+            "missing" => Expr::Missing(self.all(operands)),
+            "missing_some" => Expr::MissingSome(self.all(operands)),
+            "if" | "?:" => Expr::If(self.all(operands)),
+            "and" => Expr::And(self.all(operands)),
+            "or" => Expr::Or(self.all(operands)),
+            "!" => Expr::Not(Box::new(self.one(operands))),
+            "!!" => Expr::Truthy(Box::new(self.one(operands))),
+            "==" => equal(Box::new(self.exactly(operands)), false, false),
+            "!=" => equal(Box::new(self.exactly(operands)), false, true),
+            "===" => equal(Box::new(self.exactly(operands)), true, false),
+            "!==" => equal(Box::new(self.exactly(operands)), true, true),
+            "<" => order(Comparison::Less, self.all(operands)),
+            "<=" => order(Comparison::LessOrEqual, self.all(operands)),
+            ">" => order(Comparison::Greater, self.all(operands)),
+            ">=" => order(Comparison::GreaterOrEqual, self.all(operands)),
+            "in" => self.within(operands),
+            "cat" => Expr::Cat(self.all(operands)),
+            "+" => Expr::Arithmetic(Arithmetic::Add, self.all(operands)),
+            "-" => Expr::Arithmetic(Arithmetic::Subtract, self.all(operands)),
+            "*" => Expr::Arithmetic(Arithmetic::Multiply, self.all(operands)),
+            "/" => Expr::Arithmetic(Arithmetic::Divide, self.all(operands)),
+            "%" => Expr::Arithmetic(Arithmetic::Remainder, self.all(operands)),
+            "min" => Expr::Arithmetic(Arithmetic::Min, self.all(operands)),
+            "max" => Expr::Arithmetic(Arithmetic::Max, self.all(operands)),
+            "substr" => Expr::Substr(self.all(operands)),
+            "merge" => Expr::Merge(self.all(operands)),
+            "map" => Expr::Each(Each::Map, Box::new(self.over(operands))),
+            "filter" => Expr::Each(Each::Filter, Box::new(self.over(operands))),
+            "all" => Expr::Each(Each::All, Box::new(self.over(operands))),
+            "some" => Expr::Each(Each::Some, Box::new(self.over(operands))),
+            "none" => Expr::Each(Each::None, Box::new(self.over(operands))),
+            "reduce" => Expr::Reduce(Box::new(self.over(operands))),
+            "starts_with" => Expr::Affix { end: false, parts: self.all(operands) },
+            "ends_with" => Expr::Affix { end: true, parts: self.all(operands) },
+            "sem_ver" => self.version(operands),
+            "fractional" => {
+                let operands = match operands {
+                    Value::List(operands) => operands.to_vec(),
+                    other => vec![other.clone()],
+                };
+                let parts = operands.iter().map(|operand| self.expression(operand)).collect();
+                Expr::Fractional(Box::new(Fractional::new(parts, self.generation)))
+            }
+            "$ref" if self.refs => {
+                let name = operands.as_str().unwrap_or_default();
+                if let Some(evaluator) = self.evaluators.get(name) {
+                    self.needs_time = true;
+                    return Expr::Shared(Arc::clone(evaluator));
+                }
+                self.unknown_evaluator =
+                    Some(operands.as_str().map_or_else(|| operands.to_string(), str::to_owned));
+                broken(format!("there is no evaluator `{name}`"))
+            }
+            unknown => {
+                let unknown: String = unknown.chars().take(80).collect();
+                self.problems
+                    .push(format!("unknown operator `{unknown}`; where it is reached, the flag is an error"));
+                broken(format!("unknown operator `{unknown}`"))
+            }
+        }
+    }
+
+    fn var(&mut self, operands: &Value) -> Expr {
+        let (path, default) = match operands {
+            Value::List(operands) => (operands.first(), operands.get(1)),
+            other => (Some(other), None),
+        };
+        let path = match path {
+            None | Some(Value::Null) => String::new(),
+            Some(scalar @ (Value::Text(_) | Value::Number(_))) => {
+                scalar.scalar_text().unwrap_or_default().into_owned()
+            }
+            Some(_) => {
+                self.needs_time = true;
+                return Expr::VarAt(self.all(operands));
+            }
+        };
+        let default = default.map(|default| self.expression(default));
+        let (root, path_below) = self.root(&path);
+        Expr::Var(Box::new(Var { root, path: path_below, default, said: path.into() }))
+    }
+
+    fn root(&mut self, path: &str) -> (Root, Box<[Box<str>]>) {
+        let mut parts = path.split('.').map(Box::<str>::from);
+        if self.element {
+            let path = if path.is_empty() { Box::default() } else { parts.collect() };
+            return (Root::Element, path);
+        }
+        if path.is_empty() {
+            self.needs_time = true;
+            return (Root::Whole, Box::default());
+        }
+        let first = parts.next().unwrap_or_default();
+        let root = match &*first {
+            "$flagd" => {
+                let mut below = path.split('.').skip(1);
+                match (below.next(), below.next()) {
+                    (Some("flagKey"), None) => return (Root::FlagKey, Box::default()),
+                    (Some("timestamp"), None) => {
+                        self.needs_time = true;
+                        return (Root::Timestamp, Box::default());
+                    }
+                    _ => {
+                        self.needs_time = true;
+                        Root::Flagd
+                    }
+                }
+            }
+            name => match self.supplied.and_then(|supplied| supplied.get(name)) {
+                Some(supplied) => Root::Supplied(supplied.clone()),
+                None if name == "targetingKey" => Root::TargetingKey,
+                None => Root::Attribute(Name::new(name)),
+            },
+        };
+        (root, parts.collect())
+    }
+
+    fn within(&mut self, operands: &Value) -> Expr {
+        let [needle, hay] = self.exactly(operands);
+        let many = match &hay {
+            Expr::Literal(Literal { value: Value::List(list), .. }) if list.len() >= MANY => {
+                list.iter().map(|element| element.as_str().map(Name::new)).collect::<Option<Vec<_>>>()
+            }
+            _ => None,
+        };
+        match many {
+            Some(texts) => Expr::InSet(Box::new((needle, WordSet::new(texts)))),
+            None => Expr::In(Box::new([needle, hay])),
+        }
+    }
+
+    fn version(&mut self, operands: &Value) -> Expr {
+        let parts = self.all(operands);
+        let known = match &*parts {
+            [_, Expr::Literal(operator), Expr::Literal(with)] => operator
+                .value
+                .as_str()
+                .and_then(VersionOperator::of)
+                .zip(with.value.as_str().and_then(|with| Operand::parse(with, VERSIONS))),
+            _ => None,
+        };
+        match known {
+            // The operands are three, so there is a first one.
+            Some((operator, with)) => match parts.into_iter().next() {
+                Some(version) => Expr::VersionIs(Box::new(VersionTest { version, operator, with })),
+                None => Expr::Version(Box::default()),
+            },
+            None => Expr::Version(parts),
+        }
+    }
+}
+
+fn broken(message: String) -> Expr {
+    Expr::Broken(Box::new(Fault::new(FaultCode::ParseError, message)))
+}
+
+/// The index of the variant of this name.
+pub(super) fn index_of(variants: &[Variant], name: &str) -> Option<u32> {
+    variants.iter().position(|variant| *variant.name == *name).and_then(|index| u32::try_from(index).ok())
+}
+
+/// As the operators would be written.
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Literal(literal) => return write!(f, "{}", literal.value),
+            Self::Var(var) => return write!(f, "{}", var.said),
+            Self::List(_) => "list",
+            Self::VarAt(_) => "var",
+            Self::Missing(_) => "missing",
+            Self::MissingSome(_) => "missing_some",
+            Self::If(_) => "if",
+            Self::And(_) => "and",
+            Self::Or(_) => "or",
+            Self::Not(_) => "!",
+            Self::Truthy(_) => "!!",
+            Self::Equal { strict, negate, .. } => match (strict, negate) {
+                (false, false) => "==",
+                (false, true) => "!=",
+                (true, false) => "===",
+                (true, true) => "!==",
+            },
+            Self::Order { comparison, .. } => comparison.sign(),
+            Self::In(_) | Self::InSet(_) => "in",
+            Self::Cat(_) => "cat",
+            Self::Arithmetic(..) => "arithmetic",
+            Self::Substr(_) => "substr",
+            Self::Merge(_) => "merge",
+            Self::Each(..) => "each",
+            Self::Reduce(_) => "reduce",
+            Self::Affix { end: false, .. } => "starts_with",
+            Self::Affix { end: true, .. } => "ends_with",
+            Self::Version(_) | Self::VersionIs(_) => "sem_ver",
+            Self::Fractional(_) => "fractional",
+            Self::Shared(evaluator) => return evaluator.fmt(f),
+            Self::Broken(fault) => return f.write_str(&fault.message),
+        };
+        f.write_str(name)
+    }
+}

@@ -1,0 +1,244 @@
+//! `fractional`: buckets by weight, in three generations of the formula.
+
+use super::{
+    Generation,
+    cbor::{self, Sink},
+    coerce::{Got, View},
+    evaluate::{Env, values},
+    expression::{Expr, Literal},
+};
+use crate::{
+    hash::Murmur3,
+    model::Fault,
+    value::{Number, Value},
+};
+
+/// A compiled `fractional`.
+#[derive(Debug)]
+pub(super) struct Fractional {
+    generation: Generation,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// All variants and weights are known; their sum is valid.
+    Known {
+        /// The first operand, if it is no bucket.
+        key: Option<Expr>,
+        buckets: Box<[Bucket]>,
+        total: u32,
+    },
+    /// Anything else: the operands are evaluated first.
+    Open(Box<[Expr]>),
+}
+
+#[derive(Debug)]
+struct Bucket {
+    variant: Literal,
+    weight: u32,
+}
+
+/// What to hash.
+enum Key {
+    Hash(u32),
+    /// Nothing decides.
+    Nothing,
+    /// It is no key but the first bucket.
+    Bucket(Value),
+}
+
+impl Fractional {
+    pub(super) fn new(parts: Box<[Expr]>, generation: Generation) -> Self {
+        let is_bucket = |part: &Expr| matches!(part, Expr::Literal(Literal { value: Value::List(_), .. }));
+        let rest = match parts.split_first() {
+            Some((first, rest)) if !is_bucket(first) && !matches!(first, Expr::List(_)) => rest,
+            _ => &parts,
+        };
+        let known = rest
+            .iter()
+            .map(|part| match part {
+                Expr::Literal(literal) => bucket(&literal.value),
+                _ => None,
+            })
+            .collect::<Option<Vec<_>>>();
+        let Some((buckets, total)) = known.and_then(|buckets| total(&buckets).map(|total| (buckets, total)))
+        else {
+            return Self { generation, form: Form::Open(parts) };
+        };
+        let keyed = buckets.len() < parts.len();
+        let key = if keyed { parts.into_iter().next() } else { None };
+        let buckets = buckets
+            .into_iter()
+            .map(|(value, weight)| Bucket { variant: Literal { value, variant: None }, weight })
+            .collect();
+        Self { generation, form: Form::Known { key, buckets, total } }
+    }
+
+    /// Tells the buckets which variants their names are.
+    pub(super) fn resolve(&mut self, index_of: &dyn Fn(&str) -> Option<u32>) {
+        if let Form::Known { buckets, .. } = &mut self.form {
+            for bucket in buckets {
+                bucket.variant.variant = bucket.variant.value.scalar_text().and_then(|text| index_of(&text));
+            }
+        }
+    }
+
+    pub(super) fn evaluate<'e: 's, 's>(
+        &'e self,
+        env: &Env<'s>,
+        element: Option<&'s Value>,
+    ) -> Result<Got<'s>, &'e Fault> {
+        let (key, buckets, total) = match &self.form {
+            Form::Known { key, buckets, total } => (key, buckets, *total),
+            Form::Open(parts) => return Ok(self.open(&values(parts, env, element)?, env)),
+        };
+        let hash = match self.key(key.as_ref(), env, element)? {
+            Key::Hash(hash) => hash,
+            Key::Nothing => return Ok(Got::Null),
+            Key::Bucket(first) => {
+                let known = buckets
+                    .iter()
+                    .map(|one| Value::list([one.variant.value.clone(), Value::from(one.weight)]));
+                let operands: Vec<_> = std::iter::once(first).chain(known).collect();
+                return Ok(self.open(&operands, env));
+            }
+        };
+        let chosen = self.choose(hash, buckets.iter().map(|bucket| bucket.weight), total, env);
+        Ok(chosen.and_then(|index| buckets.get(index)).map_or(Got::Null, |one| Got::Literal(&one.variant)))
+    }
+
+    /// The key that the first operand gives.
+    fn key<'e: 's, 's>(
+        &self,
+        key: Option<&'e Expr>,
+        env: &Env<'s>,
+        element: Option<&'s Value>,
+    ) -> Result<Key, &'e Fault> {
+        let Some(key) = key else { return Ok(self.default_key(env)) };
+        if let (Expr::Cat(parts), Generation::V1 | Generation::V2) = (key, self.generation) {
+            // Its text is hashed without being put together.
+            let mut hash = Murmur3::new(0);
+            for part in parts {
+                part.evaluate(env, element)?.view().pieces(&mut |piece| hash.update(piece.as_bytes()));
+            }
+            return Ok(Key::Hash(hash.finish()));
+        }
+        let key = key.evaluate(env, element)?;
+        Ok(match key.view() {
+            View::List(_) => Key::Bucket(key.into_value()),
+            view => self.hashed(view, env),
+        })
+    }
+
+    /// The hash of a first operand that is no list.
+    fn hashed(&self, key: View<'_>, env: &Env<'_>) -> Key {
+        match (self.generation, key) {
+            (Generation::V3, View::Null) => Key::Nothing,
+            (Generation::V3, key) => {
+                let mut sink = Murmur3::new(0);
+                cbor::write(key, &mut sink);
+                Key::Hash(sink.finish())
+            }
+            (_, View::Text(text)) => Key::Hash(crate::hash::murmur3(text.as_bytes(), 0)),
+            (_, View::Null) => self.default_key(env),
+            // It stays among the buckets and makes them invalid.
+            _ => Key::Nothing,
+        }
+    }
+
+    /// The flag's key and the targeting key; nothing without one.
+    fn default_key(&self, env: &Env<'_>) -> Key {
+        let Some(key) = env.targeting_key() else { return Key::Nothing };
+        let mut hash = Murmur3::new(0);
+        if self.generation == Generation::V3 {
+            hash.take(&[0x82]);
+            cbor::write(View::Text(env.flag), &mut hash);
+            cbor::write(View::Text(key), &mut hash);
+        } else {
+            hash.update(env.flag.as_bytes());
+            hash.update(key.as_bytes());
+        }
+        Key::Hash(hash.finish())
+    }
+
+    /// The same for operands that are only known now.
+    fn open(&self, operands: &[Value], env: &Env<'_>) -> Got<'static> {
+        let (hash, buckets) = match operands.split_first() {
+            None => return Got::Null,
+            Some((Value::List(_), _)) => (self.default_key(env), operands),
+            Some((key, rest)) => (self.hashed(key.into(), env), rest),
+        };
+        let Key::Hash(hash) = hash else { return Got::Null };
+        let Some(buckets) = buckets.iter().map(bucket).collect::<Option<Vec<_>>>() else { return Got::Null };
+        let Some(total) = total(&buckets) else { return Got::Null };
+        let chosen = self.choose(hash, buckets.iter().map(|(_, weight)| *weight), total, env);
+        match chosen.and_then(|index| buckets.into_iter().nth(index)) {
+            Some((variant, _)) => Got::Owned(variant),
+            None => Got::Null,
+        }
+    }
+
+    /// The index of the bucket where the hash lies.
+    #[inline]
+    fn choose(
+        &self,
+        hash: u32,
+        weights: impl Iterator<Item = u32>,
+        total: u32,
+        env: &Env<'_>,
+    ) -> Option<usize> {
+        let (point, chosen) = if self.generation == Generation::V1 {
+            let point = f64::from(hash.cast_signed().unsigned_abs()) / f64::from(i32::MAX) * 100.0;
+            let mut sum = 0.0;
+            let mut weights = weights.map(|weight| 100.0 * f64::from(weight) / f64::from(total));
+            (
+                point,
+                weights.position(|share| {
+                    sum += share;
+                    point < sum
+                }),
+            )
+        } else {
+            let point = (u64::from(hash) * u64::from(total)) >> 32;
+            let mut sum = 0_u64;
+            let mut weights = weights;
+            let chosen = weights.position(|weight| {
+                sum += u64::from(weight);
+                point < sum
+            });
+            (Number::from(point).as_f64(), chosen)
+        };
+        env.point.set(point);
+        env.note("fractional", || {
+            Value::object([
+                ("hash", Value::from(hash)),
+                ("point", Value::from(point)),
+                ("of", Value::from(if self.generation == Generation::V1 { 100 } else { total })),
+                ("bucket", chosen.and_then(|index| i64::try_from(index).ok()).into()),
+            ])
+        });
+        chosen
+    }
+}
+
+/// A bucket's variant and weight; `None` if it makes no sense.
+fn bucket(value: &Value) -> Option<(Value, u32)> {
+    let list = value.as_list()?;
+    let variant = list.first()?;
+    if matches!(variant, Value::List(_) | Value::Object(_)) {
+        return None;
+    }
+    let weight = match list.get(1) {
+        None | Some(Value::Null) => 1,
+        Some(weight @ Value::Number(_)) => u32::try_from(weight.as_i64()?.max(0)).ok()?,
+        Some(_) => return None,
+    };
+    Some((variant.clone(), weight))
+}
+
+/// The sum of the weights; `None` if that is 0 or too large.
+fn total(buckets: &[(Value, u32)]) -> Option<u32> {
+    let sum: u64 = buckets.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    u32::try_from(sum).ok().filter(|sum| *sum > 0 && i32::try_from(*sum).is_ok())
+}
