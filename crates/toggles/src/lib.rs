@@ -24,6 +24,8 @@ pub mod format;
 pub mod hash;
 pub mod life;
 pub mod model;
+#[cfg(feature = "openfeature")]
+pub mod openfeature;
 pub mod provider;
 pub mod source;
 #[cfg(feature = "testkit")]
