@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use regex::RegexBuilder;
+use smallvec::SmallVec;
 
 use super::{
     node::{
@@ -138,9 +139,9 @@ impl Compiler<'_> {
             .into_iter()
             .map(|rule| RuleNode {
                 when: match rule.when {
-                    Condition::Constant(Truth::True) => Box::default(),
+                    Condition::Constant(Truth::True) => SmallVec::new(),
                     Condition::All(parts) => parts.into_iter().map(|part| self.condition(part)).collect(),
-                    other => [self.condition(other)].into(),
+                    other => SmallVec::from_iter([self.condition(other)]),
                 },
                 then: self.outcome(rule.then),
                 id: rule.id,

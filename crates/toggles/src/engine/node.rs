@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use flowline_core::Timestamp;
 use ipnet::IpNet;
 use regex::Regex;
+use smallvec::SmallVec;
 
 use super::{
     custom::{Decide, Predicate, ValueTest},
@@ -105,7 +106,8 @@ pub(crate) struct CheckNode {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct RuleNode {
-    pub(crate) when: Box<[Node]>,
+    /// Within the flag, as long as there are few: a flag is then one piece of memory.
+    pub(crate) when: SmallVec<[Node; 3]>,
     pub(crate) then: Then,
     pub(crate) id: Option<Box<str>>,
     pub(crate) reason: Option<Reason>,
