@@ -14,6 +14,9 @@ use crate::{
     value::Value,
 };
 
+/// What follows a problem for which a flag is an error.
+pub(super) const UNTIL_MENDED: &str = "; the flag is an error until that is mended";
+
 /// Points lie from 0 up to but not including this: thousandths of a percent.
 const POINTS: u32 = 100_000;
 
@@ -25,7 +28,7 @@ pub fn compile(key: &str, definition: &Definition, state: &Effective, warnings: 
         Ok(flag) => flag,
         Err((at, problem)) => {
             let fault = Fault::new(FaultCode::ParseError, problem.as_str());
-            warnings.push(Warning::of(key, at, problem + "; the flag is an error until that is mended"));
+            warnings.push(Warning::of(key, at, problem + UNTIL_MENDED));
             Flag { facts: facts(definition), ..Flag::faulty(key, fault) }
         }
     }

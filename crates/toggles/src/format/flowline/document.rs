@@ -75,6 +75,46 @@ impl Document {
     }
 }
 
+#[cfg(feature = "config")]
+impl Document {
+    /// Reads a file (`.toml` or `.json`), and checks what can be checked of it by itself: everything that would be a warning is an error here,
+    /// with its place.
+    ///
+    /// ```
+    /// use flowline_core::config;
+    /// use flowline_toggles::format::flowline::Document;
+    /// let text = config::Document::new("flags.toml", "[flags.checkout]\nserve = \"blue\"\n");
+    /// assert_eq!(
+    ///     Document::checked(&text).unwrap_err().to_string().lines().next(),
+    ///     Some("flags.toml:2:1: there is no variant `blue`; there are `off`, `on` [toggles.flag]"),
+    /// );
+    /// ```
+    ///
+    /// # Errors
+    /// If it can't be read, or anything in it makes no sense.
+    pub fn checked(
+        file: &flowline_core::config::Document,
+    ) -> Result<Self, flowline_core::config::ConfigError> {
+        let document: Self = file.read()?;
+        let warnings = Ruleset::compile(document.flag_set(&[])).warnings().to_vec();
+        if warnings.is_empty() {
+            return Ok(document);
+        }
+        let problems = warnings.into_iter().map(|warning| {
+            let mut keys: Vec<&str> = warning.flag.iter().flat_map(|flag| ["flags", flag.as_str()]).collect();
+            keys.extend(warning.at.split('/').filter(|key| !key.is_empty()));
+            let message = warning.message.strip_suffix(compile::UNTIL_MENDED).unwrap_or(&warning.message);
+            flowline_core::diagnostic::Diagnostic {
+                code: "toggles.flag",
+                message: message.to_owned(),
+                place: file.place_of(&keys),
+                help: None,
+            }
+        });
+        Err(flowline_core::config::ConfigError::invalid(problems.collect()))
+    }
+}
+
 impl Segment {
     pub(crate) fn compile(&self, name: &str) -> model::Segment {
         let mut any: Vec<Condition> = Vec::with_capacity(2);
