@@ -244,7 +244,10 @@ impl Pipeline {
     }
 
     /// Adds a step that takes nothing from others.
-    pub fn step<S: Spec<Input = ()>>(&mut self, id: &str, spec: S) -> Output<S::Output> {
+    pub fn step<S: Spec>(&mut self, id: &str, spec: S) -> Output<S::Output>
+    where
+        (): Wire<S::Input>,
+    {
         self.feed(id, spec, ())
     }
 

@@ -1,1 +1,27 @@
 //! The steps that ship.
+//!
+//! | step | what it does |
+//! | --- | --- |
+//! | [`RunCommand`] | runs a command through an [`Executor`](crate::exec::Executor) |
+//! | [`WaitUntil`], [`Pause`] | lets time pass |
+//! | [`Function`](crate::step::Function) | calls an async closure of the deployer |
+
+mod command;
+mod wait;
+
+use std::sync::Arc;
+
+pub use self::{
+    command::{CommandOutput, CommandStep, OtherCommand, RunCommand, Variables},
+    wait::{Pause, PauseStep, WaitStep, WaitUntil},
+};
+use crate::{exec::Executor, plan::IdError, step::Registry};
+
+/// Adds every step of this module to `registry`, commands running through `executor`.
+///
+/// # Errors
+/// None in practice: the kinds' names are well-formed.
+pub fn register(registry: &mut Registry, executor: Arc<dyn Executor>) -> Result<(), IdError> {
+    registry.add(CommandStep::new(executor))?.add(WaitStep)?.add(PauseStep)?;
+    Ok(())
+}

@@ -1,6 +1,9 @@
 //! Tests of flowline-pipeline that use only its public face.
 
 #[cfg(test)]
+#[cfg(unix)]
+mod exec;
+#[cfg(test)]
 mod run;
 #[cfg(test)]
 mod world;

@@ -1,0 +1,106 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use flowline_core::{SignedDuration, clock::SystemClock};
+use flowline_pipeline::{
+    Cancel,
+    exec::{Command, ExecError, Executor, ExecutorCapabilities, Exited, Line, Lines, LocalExecutor, Masker},
+    testkit,
+};
+
+fn local() -> LocalExecutor {
+    LocalExecutor::new(Arc::new(SystemClock)).with_grace(SignedDuration::from_millis(300))
+}
+
+#[tokio::test]
+async fn the_local_executor_keeps_every_promise() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = testkit::executor(Arc::new(local()), dir.path()).await;
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    MoreEnvironment,
+    ShellArguments,
+    OtherDirectory,
+    SwallowsCode,
+    LossyText,
+    NoMask,
+    WholeLinesOnly,
+    IgnoresCancel,
+    Detaches,
+}
+
+/// The local executor with one fault.
+#[derive(Debug)]
+struct Faulty(LocalExecutor, Fault);
+
+#[async_trait]
+impl Executor for Faulty {
+    fn capabilities(&self) -> ExecutorCapabilities {
+        self.0.capabilities()
+    }
+
+    async fn run(
+        &self,
+        command: &Command,
+        lines: &mut dyn Lines,
+        cancel: &Cancel,
+    ) -> Result<Exited, ExecError> {
+        let mut command = command.clone();
+        match self.1 {
+            Fault::MoreEnvironment => drop(command.env.insert("HOME".to_owned(), "/root".to_owned())),
+            Fault::ShellArguments => command.args.retain(|arg| !arg.is_empty()),
+            Fault::OtherDirectory => command.dir = "/".into(),
+            Fault::NoMask => {
+                let secrets: Vec<_> = std::mem::take(&mut command.secret_env).into_iter().collect();
+                command
+                    .env
+                    .extend(secrets.into_iter().map(|(name, value)| (name, value.expose().to_owned())));
+                command.mask = Masker::default();
+            }
+            _ => {}
+        }
+        let never = Cancel::new();
+        let cancel = if matches!(self.1, Fault::IgnoresCancel) { &never } else { cancel };
+        if matches!(self.1, Fault::Detaches) {
+            // Goes on although nobody waits for it any more.
+            let (inner, cancel) = (self.0.clone(), cancel.clone());
+            let task = tokio::spawn(async move { inner.run(&command, &mut |_| {}, &cancel).await });
+            return task.await.unwrap();
+        }
+        let fault = self.1;
+        let mut pass = |mut line: Line| match fault {
+            Fault::LossyText => {
+                line.bytes = line.text().into_bytes();
+                lines.line(line);
+            }
+            Fault::WholeLinesOnly if line.cut => {}
+            _ => lines.line(line),
+        };
+        match self.0.run(&command, &mut pass, cancel).await {
+            Err(ExecError::Code { .. }) if matches!(fault, Fault::SwallowsCode) => Ok(Exited::default()),
+            other => other,
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_fault_breaks_the_promise_that_it_should() {
+    for (fault, promise) in [
+        (Fault::MoreEnvironment, "the command sees exactly the declared environment"),
+        (Fault::ShellArguments, "arguments arrive as they are"),
+        (Fault::OtherDirectory, "the command runs in the declared directory"),
+        (Fault::SwallowsCode, "an exit code is an error with the last lines"),
+        (Fault::LossyText, "lines arrive as they are printed, valid text or not"),
+        (Fault::NoMask, "a secret is masked however it is printed"),
+        (Fault::WholeLinesOnly, "a long line arrives in pieces and whole"),
+        (Fault::IgnoresCancel, "a cancelled command may stop by itself"),
+        (Fault::Detaches, "a dropped command leaves nothing running"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let broken = testkit::executor_promise(Arc::new(Faulty(local(), fault)), dir.path(), promise).await;
+        assert!(broken.is_some(), "{fault:?} keeps: {promise}");
+    }
+}

@@ -1,0 +1,179 @@
+//! Runs a graph of steps durably: `cargo run --release --example run_graph -- FILE.json [--workers N] [--dir DIR] [--in-process]`.
+//!
+//! The file is `{"steps":[{"id":"a","run":["/bin/true"],"deps":["b"],"effect":"idempotent","env":{}}]}`; a missing `run` is `/bin/true`.
+//! Started again with the same `--dir` it goes on where it was. The last line is one JSON object; the exit code is 1 if a step failed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    num::NonZeroUsize,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
+
+use flowline_core::{
+    clock::SystemClock,
+    digest::Digest,
+    error::chain,
+    grant::{Authority, Grants},
+    id::RunId,
+    store::{MemoryStore, SqliteStore, Store},
+};
+use flowline_pipeline::{
+    Cancel, Draft, Registry, Runner,
+    exec::LocalExecutor,
+    plan::{Node, Planner, StepId, StepKind},
+    run::{Ended, OnFailure, Phase},
+    step::{Effect, FnStep, Function, Spec},
+    steps::{self, RunCommand},
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Graph {
+    steps: Vec<GraphStep>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GraphStep {
+    id: StepId,
+    #[serde(default)]
+    run: Vec<String>,
+    #[serde(default)]
+    deps: BTreeSet<StepId>,
+    #[serde(default)]
+    effect: GraphEffect,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+enum GraphEffect {
+    Pure,
+    #[default]
+    Idempotent,
+    Once,
+}
+
+struct Arguments {
+    file: PathBuf,
+    workers: NonZeroUsize,
+    dir: Option<PathBuf>,
+    in_process: bool,
+}
+
+const USAGE: &str = "usage: run_graph FILE.json [--workers N] [--dir DIR] [--in-process]";
+
+fn main() -> ExitCode {
+    let result = arguments().and_then(|arguments| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(run(&arguments))
+    });
+    match result {
+        Ok((line, code)) => {
+            let _printed = writeln!(std::io::stdout(), "{line}");
+            code
+        }
+        Err(error) => {
+            let _printed = writeln!(std::io::stderr(), "run_graph: {}", chain(&*error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
+    let began = now();
+    let text = std::fs::read(&arguments.file)
+        .map_err(|error| format!("cannot read {}: {error}", arguments.file.display()))?;
+    let graph: Graph = serde_json::from_slice(&text)
+        .map_err(|error| format!("{}:{}:{}: {error}", arguments.file.display(), error.line(), error.column()))?;
+    let clock = Arc::new(SystemClock);
+    let noop = Function::<(), ()>::new("noop", 1)?;
+    let mut registry = Registry::new();
+    steps::register(&mut registry, Arc::new(LocalExecutor::new(Arc::clone(&clock) as _)))?;
+    registry.function(&noop, FnStep::idempotent(|(): (), _| std::future::ready(Ok(()))));
+    registry.built_as(Digest::of(env!("CARGO_PKG_VERSION")));
+    let registry = Arc::new(registry);
+
+    let command = StepKind::new(RunCommand::KIND, RunCommand::VERSION)?;
+    let count = graph.steps.len();
+    let nodes = graph.steps.into_iter().map(|step| {
+        let effect = match step.effect {
+            GraphEffect::Pure => Effect::Pure,
+            GraphEffect::Idempotent => Effect::idempotent(),
+            GraphEffect::Once => Effect::Once,
+        };
+        let mut node = Node::new(step.id, if arguments.in_process { noop.kind().clone() } else { command.clone() });
+        node.after = step.deps;
+        if !arguments.in_process {
+            let mut run = step.run.into_iter();
+            let mut spec = RunCommand::new(run.next().unwrap_or_else(|| "/bin/true".to_owned()), "/", effect);
+            spec.args = run.collect();
+            spec.env = step.env;
+            node.params = serde_json::to_value(&spec)?;
+        }
+        Ok::<_, serde_json::Error>(node)
+    });
+    let draft = Draft {
+        name: "graph".to_owned(),
+        app: "graph".parse()?,
+        inputs: BTreeMap::new(),
+        nodes: nodes.collect::<Result<_, _>>()?,
+    };
+    let authority = Authority::new("graph".parse()?, &Grants::default());
+    let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::clone(&clock) as _);
+    let sealed = planner.plan(&draft).await?.seal()?;
+    drop(draft);
+
+    let store: Arc<dyn Store> = match &arguments.dir {
+        Some(dir) => Arc::new(SqliteStore::open(dir)?),
+        None => Arc::new(MemoryStore::new()),
+    };
+    let runner = Runner::new(store, registry, authority, clock)
+        .workers(arguments.workers)
+        .holder("run_graph")
+        .on_failure(OnFailure::Stop);
+    let id = RunId::new("graph")?;
+    let skipped = runner.state(&id).await?.done();
+    let report = runner.run(&id, &sealed, &Cancel::new()).await?;
+    let failed = report.state.steps().filter(|(_, step)| matches!(step.phase, Phase::Failed { .. })).count();
+    let ran = report.state.done() - skipped;
+    let wall = began.elapsed().as_millis();
+    let line =
+        format!("{{\"steps\":{count},\"ran\":{ran},\"skipped\":{skipped},\"failed\":{failed},\"wall_ms\":{wall}}}");
+    match report.ended {
+        Ended::Succeeded => Ok((line, ExitCode::SUCCESS)),
+        other => {
+            let _printed = writeln!(std::io::stderr(), "run_graph: {other:?}");
+            Ok((line, ExitCode::FAILURE))
+        }
+    }
+}
+
+fn arguments() -> Result<Arguments, Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let mut file = None;
+    let (mut workers, mut dir, mut in_process) = (NonZeroUsize::MIN.saturating_add(1), None, false);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--workers" => workers = arguments.next().ok_or(USAGE)?.parse()?,
+            "--dir" => dir = Some(arguments.next().ok_or(USAGE)?.into()),
+            "--in-process" => in_process = true,
+            other if other.starts_with("--") => return Err(format!("unknown option `{other}`; {USAGE}").into()),
+            path => file = Some(path.into()),
+        }
+    }
+    Ok(Arguments { file: file.ok_or(USAGE)?, workers, dir, in_process })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the example measures how long it took")]
+fn now() -> Instant {
+    Instant::now()
+}
