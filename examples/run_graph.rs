@@ -92,8 +92,9 @@ async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
     let began = now();
     let text = std::fs::read(&arguments.file)
         .map_err(|error| format!("cannot read {}: {error}", arguments.file.display()))?;
-    let graph: Graph = serde_json::from_slice(&text)
-        .map_err(|error| format!("{}:{}:{}: {error}", arguments.file.display(), error.line(), error.column()))?;
+    let graph: Graph = serde_json::from_slice(&text).map_err(|error| {
+        format!("{}:{}:{}: {error}", arguments.file.display(), error.line(), error.column())
+    })?;
     let clock = Arc::new(SystemClock);
     let noop = Function::<(), ()>::new("noop", 1)?;
     let mut registry = Registry::new();
@@ -110,7 +111,8 @@ async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
             GraphEffect::Idempotent => Effect::idempotent(),
             GraphEffect::Once => Effect::Once,
         };
-        let mut node = Node::new(step.id, if arguments.in_process { noop.kind().clone() } else { command.clone() });
+        let mut node =
+            Node::new(step.id, if arguments.in_process { noop.kind().clone() } else { command.clone() });
         node.after = step.deps;
         if !arguments.in_process {
             let mut run = step.run.into_iter();
@@ -146,8 +148,9 @@ async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
     let failed = report.state.steps().filter(|(_, step)| matches!(step.phase, Phase::Failed { .. })).count();
     let ran = report.state.done() - skipped;
     let wall = began.elapsed().as_millis();
-    let line =
-        format!("{{\"steps\":{count},\"ran\":{ran},\"skipped\":{skipped},\"failed\":{failed},\"wall_ms\":{wall}}}");
+    let line = format!(
+        "{{\"steps\":{count},\"ran\":{ran},\"skipped\":{skipped},\"failed\":{failed},\"wall_ms\":{wall}}}"
+    );
     match report.ended {
         Ended::Succeeded => Ok((line, ExitCode::SUCCESS)),
         other => {
@@ -166,7 +169,9 @@ fn arguments() -> Result<Arguments, Failure> {
             "--workers" => workers = arguments.next().ok_or(USAGE)?.parse()?,
             "--dir" => dir = Some(arguments.next().ok_or(USAGE)?.into()),
             "--in-process" => in_process = true,
-            other if other.starts_with("--") => return Err(format!("unknown option `{other}`; {USAGE}").into()),
+            other if other.starts_with("--") => {
+                return Err(format!("unknown option `{other}`; {USAGE}").into());
+            }
             path => file = Some(path.into()),
         }
     }

@@ -6,6 +6,7 @@ use flowline_core::{
     clock::Clock,
     error::{ErrorKind, Kinded},
     grant::{Authority, Granted},
+    graph::{Graph, GraphError},
     id::ResourceId,
     name::{AppName, Person},
 };
@@ -14,7 +15,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Denial, Node, Plan, PlanData, PlannedNode, StepId, order};
+use super::{Denial, Node, Plan, PlanData, PlannedNode, StepId};
 use crate::step::{BoundStep, Function, PreviewContext, Registry, ResolveError, Secrets, StepError};
 
 /// A pipeline as written: steps that refer to each other, not yet checked.
@@ -164,11 +165,9 @@ impl Planner {
                 }
             }
             let allowed = (denied.len() == before).then_some(granted);
-            asked.push((node, step, touches, allowed));
+            asked.push(self.preview(node, step, touches, allowed));
         }
-        let mut planned = stream::iter(asked)
-            .map(|(node, step, touches, allowed)| self.preview(node, step, touches, allowed))
-            .buffered(AT_ONCE);
+        let mut planned = stream::iter(asked).buffered(AT_ONCE);
         let mut data = PlanData {
             name: draft.name.clone(),
             app: draft.app.clone(),
@@ -240,21 +239,27 @@ fn ordered(nodes: &[Node]) -> Result<Vec<&Node>, PlanError> {
             return Err(PlanError::Twice(node.id.clone()));
         }
     }
-    let mut predecessors = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let mut before = Vec::new();
+    let mut edges = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
         for id in node.predecessors() {
-            let Some(index) = by_id.get(id) else {
+            let Some(before) = by_id.get(id) else {
                 return Err(PlanError::Missing { step: node.id.clone(), missing: id.clone() });
             };
-            before.push(*index);
+            edges.push((*before, index));
         }
-        before.sort_unstable();
-        before.dedup();
-        predecessors.push(before);
     }
-    match order::topological(&predecessors) {
-        Ok(order) => Ok(order.into_iter().map(|index| &nodes[index]).collect()),
-        Err(cycle) => Err(PlanError::Cycle(cycle.into_iter().map(|index| nodes[index].id.clone()).collect())),
+    // Keyed by their places, so that the order is the written one wherever it can be.
+    let places = (0..nodes.len()).map(|place| (place, ()));
+    match Graph::builder().nodes(places).edges(edges).finish() {
+        Ok(graph) => Ok(graph.order().map(|place| &nodes[*place]).collect()),
+        Err(GraphError::Cycle { mut cycle }) => {
+            // The graph says which comes before which; people ask which waits for which.
+            if let Some(rest) = cycle.get_mut(1..) {
+                rest.reverse();
+            }
+            Err(PlanError::Cycle(cycle.into_iter().map(|place| nodes[place].id.clone()).collect()))
+        }
+        // Every place is a node, once.
+        Err(_) => Err(PlanError::Cycle(Vec::new())),
     }
 }

@@ -13,7 +13,6 @@ mod canonical;
 mod draft;
 mod id;
 mod node;
-mod order;
 mod policy;
 mod render;
 mod seal;

@@ -427,8 +427,14 @@ impl Runner {
     /// Looks at every touched resource again.
     async fn check_fresh(&self, plan: &Plan) -> Result<(), RunError> {
         const AT_ONCE: usize = 16;
-        let touching = plan.nodes().iter().filter(|node| !node.touches.is_empty());
-        let mut looks = stream::iter(touching).map(|node| self.look(plan, node)).buffered(AT_ONCE);
+        // Made before the stream, so that the whole future can be sent between threads.
+        let mut looks = Vec::new();
+        for node in plan.nodes() {
+            if !node.touches.is_empty() {
+                looks.push(self.look(plan, node));
+            }
+        }
+        let mut looks = stream::iter(looks).buffered(AT_ONCE);
         let mut moved: BTreeMap<_, Moved> = BTreeMap::new();
         while let Some(found) = looks.next().await {
             for found in found? {

@@ -4,6 +4,11 @@
 #[cfg(unix)]
 mod exec;
 #[cfg(test)]
+mod fresh;
+#[cfg(test)]
 mod run;
+#[cfg(test)]
+#[cfg(unix)]
+mod steps;
 #[cfg(test)]
 mod world;
