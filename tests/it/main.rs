@@ -1,0 +1,8 @@
+//! The delivery as a whole: the quickstart told, killed at every boundary and at random moments, and given bad input.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says so by panicking")]
+
+mod bad_input;
+mod identity;
+mod story;
+mod support;
+mod surviving;
