@@ -114,6 +114,17 @@ impl<'a> Evaluation<'a> {
         self.flag?.rules.get(index)?.id.as_deref()
     }
 
+    /// The key of the prerequisite that did not hold, if that decided.
+    pub fn prerequisite(&self) -> Option<&'a str> {
+        let Stage::Prerequisite(index) = self.stage else { return None };
+        Some(&self.flag?.prerequisites.get(index)?.check.check.flag)
+    }
+
+    /// Whether the flag's first rule has a reason of its own (LaunchDarkly's targets stand in one).
+    pub(crate) fn has_targets(&self) -> bool {
+        self.flag.and_then(|flag| flag.rules.first.as_ref()).is_some_and(|rule| rule.reason.is_some())
+    }
+
     /// The value as a bool.
     pub fn as_bool(&self) -> Option<bool> {
         self.value?.as_bool()

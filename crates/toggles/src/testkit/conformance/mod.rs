@@ -5,6 +5,7 @@
 
 mod flagd;
 mod gherkin;
+mod launchdarkly;
 mod openfeature;
 mod ufc;
 mod unleash;
@@ -15,6 +16,7 @@ use serde_json::Value as Json;
 
 pub use self::{
     flagd::flagd,
+    launchdarkly::launchdarkly,
     openfeature::openfeature,
     ufc::{eppo, ffe},
     unleash::unleash,
@@ -128,6 +130,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "eppo", run: eppo },
     Suite { name: "ffe", run: ffe },
     Suite { name: "flagd", run: flagd },
+    Suite { name: "launchdarkly", run: launchdarkly },
 ];
 
 #[cfg(test)]

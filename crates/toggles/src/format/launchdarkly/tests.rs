@@ -1,0 +1,136 @@
+use super::*;
+use crate::{
+    engine::{Fixed, Ruleset},
+    model::ValueType,
+};
+
+fn read(text: &str) -> Ruleset {
+    Ruleset::compile(LaunchDarkly::new().read(text).unwrap())
+}
+
+fn of(text: &str) -> Context {
+    context(&serde_json::from_str(text).unwrap())
+}
+
+fn detail(ruleset: &Ruleset, flag: &str, context: &Context) -> String {
+    let fixed = Fixed::default();
+    let detail = Detail::of(ruleset, flag, ValueType::Any, context, &fixed);
+    let reason = serde_json::to_string(&detail.reason).unwrap();
+    format!("{:?} {:?} {reason}", detail.value, detail.variation_index)
+}
+
+#[test]
+fn the_old_form_of_users_becomes_a_user() {
+    let old = of(r#"{"key": "a", "name": "Ann", "custom": {"plan": "gold", "name": "no", "key": "no"}}"#);
+    assert_eq!(format!("{old:?}"), r#"[user:"a" {"plan": "gold", "name": "Ann", "anonymous": false}]"#);
+}
+
+#[test]
+fn a_rollout_places_as_the_vectors_say() {
+    let ruleset = read(
+        r#"{"flags": {"hashKey": {"on": true, "salt": "saltyA", "variations": ["x", "y"], "fallthrough": {"rollout": {"kind": "experiment",
+        "variations": [{"variation": 0, "weight": 42157}, {"variation": 1, "weight": 57843, "untracked": true}]}}}}}"#,
+    );
+    let evaluate = |key: &str| {
+        let context = of(&format!(r#"{{"kind": "user", "key": "{key}"}}"#));
+        let fixed = Fixed::default();
+        let point = ruleset.evaluate("hashKey", &context, &fixed).point.unwrap();
+        format!("{point:.8} {}", detail(&ruleset, "hashKey", &context))
+    };
+    assert_eq!(evaluate("userKeyA"), r#"0.42157587 Some("y") Some(1) {"kind":"FALLTHROUGH"}"#);
+    assert_eq!(
+        evaluate("userKeyC"),
+        r#"0.10343106 Some("x") Some(0) {"kind":"FALLTHROUGH","inExperiment":true}"#
+    );
+    let other = of(r#"{"kind": "org", "key": "userKeyC"}"#);
+    assert_eq!(detail(&ruleset, "hashKey", &other), r#"Some("x") Some(0) {"kind":"FALLTHROUGH"}"#);
+}
+
+#[test]
+fn a_missing_entry_of_a_rollout_harms_only_who_ends_up_there() {
+    let ruleset = read(
+        r#"{"flags": {"hashKey": {"on": true, "salt": "saltyA", "variations": ["x"], "fallthrough": {"rollout": {
+        "variations": [{"variation": 7, "weight": 20000}, {"variation": 0, "weight": 80000}]}}}}}"#,
+    );
+    let (a, c) = (of(r#"{"key": "userKeyA"}"#), of(r#"{"key": "userKeyC"}"#));
+    assert_eq!(detail(&ruleset, "hashKey", &a), r#"Some("x") Some(0) {"kind":"FALLTHROUGH"}"#);
+    assert_eq!(detail(&ruleset, "hashKey", &c), r#"None None {"kind":"ERROR","errorKind":"MALFORMED_FLAG"}"#);
+}
+
+#[test]
+fn a_bad_flag_is_told_and_harms_no_neighbour() {
+    let set = LaunchDarkly::new()
+        .read(
+            r#"{"flags": {"bad": {"on": 7}, "good": {"on": true, "variations": [true], "fallthrough": {"variation": 0}},
+            "odd": {"on": true, "variations": [true], "fallthrough": {"variation": 0}, "rules": [{"variation": 0, "clauses":
+            [{"attribute": "a", "op": "near", "values": [1]}, {"attribute": "/~2", "contextKind": "user", "op": "in", "values": [1]}]}]}},
+            "segments": {"broken": 7}}"#,
+        )
+        .unwrap();
+    let told: Vec<_> = set.warnings.iter().map(|one| format!("{:?} {}", one.flag, one.at)).collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    Some("bad") 
+    Some("odd") rules/0/clauses/0
+    Some("odd") rules/0/clauses/1
+    None segments/broken
+    "#);
+    let ruleset = Ruleset::compile(set);
+    let user = of(r#"{"key": "u"}"#);
+    assert_eq!(detail(&ruleset, "good", &user), r#"Some(true) Some(0) {"kind":"FALLTHROUGH"}"#);
+    assert_eq!(detail(&ruleset, "odd", &user), r#"Some(true) Some(0) {"kind":"FALLTHROUGH"}"#);
+    assert_eq!(detail(&ruleset, "bad", &user), r#"None None {"kind":"ERROR","errorKind":"MALFORMED_FLAG"}"#);
+}
+
+#[test]
+fn members_of_big_segments_are_in_the_store_that_was_given() {
+    #[derive(Debug)]
+    struct Store;
+    impl BigSegments for Store {
+        fn membership(&self, reference: &str, key: &str) -> Membership {
+            match (reference, key) {
+                ("beta.g2", "in") => Membership::Included,
+                ("beta.g2", "out") => Membership::Excluded,
+                _ => Membership::Unlisted,
+            }
+        }
+    }
+    let text = r#"{"flags": {"f": {"on": true, "variations": [false, true], "fallthrough": {"variation": 0}, "rules": [{"variation": 1,
+        "clauses": [{"op": "segmentMatch", "values": ["beta"]}]}]}}, "segments": {"beta": {"unbounded": true, "generation": 2, "rules": [
+        {"clauses": [{"attribute": "plan", "op": "in", "values": ["gold"]}]}]}}}"#;
+    let with = Ruleset::compile(LaunchDarkly::new().with_big_segments(Store).read(text).unwrap());
+    let without = read(text);
+    assert_eq!(without.warnings().len(), 1);
+    for (key, kind, plan, expected) in [
+        ("in", "user", "", true),
+        ("out", "user", "gold", false),
+        ("x", "user", "gold", true),
+        ("x", "user", "", false),
+        ("in", "org", "", false),
+    ] {
+        let context = of(&format!(r#"{{"kind": "{kind}", "key": "{key}", "plan": "{plan}"}}"#));
+        assert_eq!(with.is_on("f", &context, &Fixed::default()), expected, "{key} {kind} {plan}");
+        assert!(!without.is_on("f", &context, &Fixed::default()));
+    }
+}
+
+#[test]
+fn wild_documents_and_contexts_are_no_panic() {
+    for text in ["", "[]", "{}", r#"{"flags": 1}"#, &"[".repeat(100_000)] {
+        assert!(LaunchDarkly::new().read(text).is_err(), "{}", text.len());
+    }
+    let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+    let text = format!(
+        r#"{{"flags": {{"f": {{"on": true, "variations": [{deep}]}}, "g": {{"on": true, "variations": [1], "prerequisites": [{{"key": "g",
+        "variation": 0}}]}}, "h": {{"on": true, "variations": [1], "rules": [{{"clauses": [{{"attribute": "a", "op": "in", "values": {deep}}},
+        {{"op": "segmentMatch", "values": {{}}}}], "rollout": {{"seed": 1e300, "variations": []}}}}]}}}}}}"#
+    );
+    let ruleset = read(&text);
+    for context in
+        ["null", "[]", r#"{"kind": 7}"#, r#"{"kind": "multi"}"#, r#"{"key": {"a": 1}, "a": [null, 1e308]}"#]
+    {
+        for flag in ["f", "g", "h"] {
+            assert!(!detail(&ruleset, flag, &of(context)).is_empty());
+        }
+    }
+    assert!(detail(&ruleset, "g", &of("{}")).contains("MALFORMED_FLAG"));
+}
