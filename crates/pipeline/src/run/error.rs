@@ -11,7 +11,7 @@ use flowline_core::{
 };
 
 use crate::{
-    plan::{Fingerprint, OpenError, StepId},
+    plan::{ApprovalError, Fingerprint, OpenError, StepId},
     step::{ResolveError, StepError},
 };
 
@@ -66,6 +66,14 @@ pub enum RunError {
         run: RunId,
         /// Who.
         source: LeaseError,
+    },
+    /// An approval does not count.
+    #[error("the approval does not count for run `{run}`")]
+    Approval {
+        /// The run.
+        run: RunId,
+        /// Why.
+        source: ApprovalError,
     },
     /// A step's code can't be had.
     #[error("step `{step}` cannot run")]
@@ -147,7 +155,7 @@ impl Kinded for RunError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Stale(_) | Self::OtherPlan { .. } | Self::OtherBuild { .. } => ErrorKind::Conflict,
-            Self::Denied { .. } => ErrorKind::Denied,
+            Self::Denied { .. } | Self::Approval { .. } => ErrorKind::Denied,
             Self::NoRun(_) => ErrorKind::NotFound,
             Self::NotWaiting { .. } | Self::Name(_) | Self::Broken(_) => ErrorKind::Invalid,
             Self::Busy { .. } => ErrorKind::Busy,

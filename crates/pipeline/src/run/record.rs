@@ -80,6 +80,15 @@ pub struct StepFailed {
     pub again: bool,
 }
 
+/// Something from outside reached a step: an approval, a callback.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepSignalled {
+    /// The step that it is for.
+    pub step: StepId,
+    /// What it says.
+    pub signal: Value,
+}
+
 /// A person said what became of a step that nobody could ask about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepResolved {
@@ -175,6 +184,7 @@ facts! {
     StepFinished "taskrun.finished",
     StepFailed "taskrun.failed",
     StepResolved "taskrun.resolved",
+    StepSignalled "taskrun.signalled",
     UndoBegun "pipelinerun.undoing",
     StepUndone "taskrun.undone",
     StepUndoFailed "taskrun.undo_failed",

@@ -10,7 +10,7 @@ use std::{
 };
 
 use flowline_core::{
-    SignedDuration,
+    SignedDuration, Timestamp,
     clock::Clock,
     grant::Authority,
     id::RunId,
@@ -23,14 +23,14 @@ use serde_json::Value;
 
 use super::{
     Cause, End, How, Moved, Progress, Reporter, RunError, RunState, SilentReporter,
-    record::{Names, RunStarted, StepFinished, StepResolved},
+    record::{Names, RunStarted, StepFinished, StepResolved, StepSignalled},
     state::Phase,
     walk::{Stop, Walk},
 };
 use crate::{
     cancel::Cancel,
     exec::Masker,
-    plan::{Action, Effect, Plan, PlannedNode, Sealed, StepId},
+    plan::{Action, Approval, Effect, Plan, PlannedNode, Sealed, StepId},
     step::{PreviewContext, Registry, Secrets},
 };
 
@@ -70,6 +70,14 @@ pub enum Ended {
         /// Why.
         cause: Cause,
     },
+    /// Everything else is done, and these steps wait for something from outside. Resuming the run after [`Runner::signal`], or after `wake`,
+    /// asks them again; no process need live meanwhile.
+    Waiting {
+        /// Each step, with what it waits for.
+        steps: BTreeMap<StepId, String>,
+        /// When asking again can help even if nothing was signalled.
+        wake: Option<Timestamp>,
+    },
     /// Nobody but a person can say whether these steps took effect; see [`Runner::resolve`].
     NeedsPerson {
         /// Each step, with why.
@@ -85,6 +93,7 @@ impl Ended {
             Self::Undone { .. } => "undone",
             Self::UndoIncomplete { .. } => "undone in part",
             Self::Stopped { .. } => "stopped",
+            Self::Waiting { .. } => "is waiting",
             Self::NeedsPerson { .. } => "needs a person",
         }
     }
@@ -317,6 +326,37 @@ impl Runner {
         .await
     }
 
+    /// Tells a step of a run something from outside: an approval, a callback. The same `id` is heard once. The run may be walked by
+    /// somebody else meanwhile; whoever walks it next hands the signal to the step ([`Context::signals`](crate::step::Context::signals)).
+    ///
+    /// # Errors
+    /// [`RunError::NoRun`], [`RunError::NotWaiting`] if the plan has no such step, and those of the store.
+    pub async fn signal(&self, run: &RunId, step: &StepId, id: &str, signal: Value) -> Result<(), RunError> {
+        let plan = self.plan(run).await?;
+        if !plan.plan().nodes().iter().any(|node| node.id() == step) {
+            return Err(RunError::NotWaiting { run: run.clone(), step: step.clone() });
+        }
+        let names = self.names(run)?;
+        let fact = StepSignalled { step: step.clone(), signal };
+        let event = names.event(&fact, &format!("signal-{id}"), Some(step), self.clock.now())?;
+        let batch = Batch::new().durably(Durability::Synced).append(names.stream.clone(), event);
+        self.store.commit(batch).await?;
+        Ok(())
+    }
+
+    /// Gives an approval to a gate of a run: [`signal`](Self::signal) with the approver as its id.
+    ///
+    /// # Errors
+    /// As `signal`, and if the approval does not count for the run's plan now.
+    pub async fn approve(&self, run: &RunId, gate: &StepId, approval: &Approval) -> Result<(), RunError> {
+        let plan = self.plan(run).await?;
+        let counts = approval.check(&plan, self.clock.now(), true);
+        counts.map_err(|source| RunError::Approval { run: run.clone(), source })?;
+        let value = serde_json::to_value(approval).map_err(|error| RunError::Broken(error.to_string()))?;
+        let id = format!("{}-{}", approval.by, approval.at.as_second());
+        self.signal(run, gate, &id, value).await
+    }
+
     /// What became of a run so far; of one that was never started, an empty state.
     ///
     /// # Errors
@@ -503,6 +543,9 @@ impl Runner {
                 Stop::Done => {
                     walk.end(End::Succeeded).await?;
                     return Ok(report(Ended::Succeeded, walk.into_state()));
+                }
+                Stop::Waiting(steps, wake) => {
+                    return Ok(report(Ended::Waiting { steps, wake }, walk.into_state()));
                 }
                 Stop::Person(steps) => return Ok(report(Ended::NeedsPerson { steps }, walk.into_state())),
                 Stop::Cause(cause) if self.on_failure == OnFailure::Stop => {

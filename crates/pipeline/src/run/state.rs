@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::record::{
-    Cause, End, How, RunEnded, RunStarted, StepFailed, StepFinished, StepResolved, StepStarted,
-    StepUndoFailed, StepUndone, UndoBegun,
+    Cause, End, How, RunEnded, RunStarted, StepFailed, StepFinished, StepResolved, StepSignalled,
+    StepStarted, StepUndoFailed, StepUndone, UndoBegun,
 };
 use crate::{pipeline::Output, plan::StepId};
 
@@ -21,6 +21,7 @@ pub struct RunState {
     end: Option<End>,
     steps: IndexMap<StepId, StepState>,
     finished: u64,
+    signals: BTreeMap<StepId, Vec<Value>>,
 }
 
 /// What became of a step so far. A step that is not in the state was not started.
@@ -99,6 +100,11 @@ impl RunState {
         self.steps.iter()
     }
 
+    /// What reached `step` from outside, in order.
+    pub fn signals(&self, step: &StepId) -> &[Value] {
+        self.signals.get(step).map_or(&[], Vec::as_slice)
+    }
+
     /// How many steps are done.
     pub fn done(&self) -> usize {
         self.steps.values().filter(|step| matches!(step.phase, Phase::Finished { .. })).count()
@@ -144,6 +150,8 @@ impl RunState {
             self.plan = Some(fact.plan);
         } else if let Some(fact) = event.fact::<StepResolved>()? {
             self.resolve(fact.step, fact.happened, event.time);
+        } else if let Some(fact) = event.fact::<StepSignalled>()? {
+            self.signals.entry(fact.step).or_default().push(fact.signal);
         } else if let Some(fact) = event.fact::<UndoBegun>()? {
             self.undo(fact.cause);
         } else if let Some(fact) = event.fact::<StepUndone>()? {

@@ -115,8 +115,14 @@ impl<'a> Walk<'a> {
             Err(denied) => return Ok(Err(StepError::of(denied))),
         };
         let attempts = self.state().step(node.id()).map_or(0, |step| step.attempts);
-        let context =
-            Context::new(Arc::clone(&self.shared), node.id().clone(), attempts, granted, Cancel::new());
+        let context = Context::new(
+            Arc::clone(&self.shared),
+            node.id().clone(),
+            attempts,
+            granted,
+            Cancel::new(),
+            Vec::new(),
+        );
         let limits = node.node.policy.limits;
         let limit = limits.attempt_ms.map(millis);
         let work = attempt(bound, Task::Undo(output), context, limits, limit, self.runner.grace);

@@ -46,6 +46,8 @@ pub(super) enum Stop {
     Cause(Cause),
     /// Only a person can say whether these happened.
     Person(BTreeMap<StepId, String>),
+    /// All that is left waits for these.
+    Waiting(BTreeMap<StepId, String>, Option<Timestamp>),
 }
 
 /// What follows once a record is written.
@@ -111,6 +113,8 @@ struct Front<'a> {
     committing: Option<BoxFuture<'static, Result<Committed, StoreError>>>,
     committing_then: Vec<Then>,
     stop: Option<Stop>,
+    waits: BTreeMap<StepId, String>,
+    wake: Option<Timestamp>,
     cancel: Cancel,
 }
 
@@ -130,6 +134,8 @@ impl<'a> Walk<'a> {
             masker,
             reporter: Arc::clone(&runner.reporter),
             fence: lease.fence(),
+            plan: sealed.digest(),
+            author: sealed.plan().author().cloned(),
         });
         let renewing = renewal(runner, lease);
         Self { runner, names, sealed, shared, state, lease: lease.clone(), renewing }
@@ -314,6 +320,7 @@ impl<'a> Walk<'a> {
         Ok(match front.stop {
             Some(stop) => stop,
             None if front.all_done() => Stop::Done,
+            None if !front.waits.is_empty() => Stop::Waiting(front.waits, front.wake),
             None => return Err(RunError::Broken("steps wait for each other".to_owned())),
         })
     }
@@ -369,8 +376,15 @@ impl<'a> Walk<'a> {
             .zip(front.ready_at[index])
             .map(|(total, ready)| (millis(total) - started.duration_since(ready)).max(SignedDuration::ZERO));
         let limit = limits.attempt_ms.map(millis).into_iter().chain(left).min();
-        let context =
-            Context::new(Arc::clone(&self.shared), node.id().clone(), attempt_number, granted, cancel);
+        let signals = self.state.signals(node.id()).to_vec();
+        let context = Context::new(
+            Arc::clone(&self.shared),
+            node.id().clone(),
+            attempt_number,
+            granted,
+            cancel,
+            signals,
+        );
         self.runner.reporter.report(&Progress::Started { step: node.id(), attempt: attempt_number });
         self.state.start(node.id(), attempt_number);
         let (grace, probing) = (self.runner.grace, matches!(task, Task::Probe(_)));
@@ -405,6 +419,16 @@ impl<'a> Walk<'a> {
             }
             Ok(Came::Undone) => {
                 return Err(RunError::Broken("a step was undone on the way forward".to_owned()));
+            }
+            Err(error) if error.is_waiting().is_some() => {
+                let wake = error.is_waiting().and_then(|wake| wake.0);
+                let id = front.nodes[index].id();
+                let reason = self.masked(&error.to_string());
+                self.runner.reporter.report(&Progress::Waiting { step: id, reason: &reason });
+                self.state.resolve(id.clone(), None, started);
+                front.wake = front.wake.into_iter().chain(wake).min();
+                front.waits.insert(id.clone(), reason);
+                return Ok(());
             }
             // A world that does not answer says neither yes nor no.
             Err(error) if probing && error.retry() == Again::Never => {
@@ -580,6 +604,8 @@ impl<'a> Front<'a> {
             committing: None,
             committing_then: Vec::new(),
             stop: None,
+            waits: BTreeMap::new(),
+            wake: None,
             cancel: cancel.child(),
             index,
         };

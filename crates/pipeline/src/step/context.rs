@@ -11,12 +11,15 @@ use std::{
 
 use flowline_core::{
     clock::Clock,
+    digest::Digest,
     error::ErrorKind,
     grant::Granted,
     id::{ResourceId, RunId},
+    name::Person,
     secret::{Secret, SecretName},
     store::Fence,
 };
+use serde_json::Value;
 
 use super::StepError;
 use crate::{
@@ -76,6 +79,7 @@ struct Inner {
     attempt: u32,
     granted: Vec<Granted<ResourceId>>,
     cancel: Cancel,
+    signals: Vec<Value>,
     beats: AtomicU64,
 }
 
@@ -87,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) masker: Masker,
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) fence: Fence,
+    pub(crate) plan: Digest,
+    pub(crate) author: Option<Person>,
 }
 
 impl Context {
@@ -96,8 +102,9 @@ impl Context {
         attempt: u32,
         granted: Vec<Granted<ResourceId>>,
         cancel: Cancel,
+        signals: Vec<Value>,
     ) -> Self {
-        Self(Arc::new(Inner { shared, step, attempt, granted, cancel, beats: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { shared, step, attempt, granted, cancel, signals, beats: AtomicU64::new(0) }))
     }
 
     /// The run.
@@ -113,6 +120,21 @@ impl Context {
     /// Which attempt this is, from 1, over all processes of the run.
     pub fn attempt(&self) -> u32 {
         self.0.attempt
+    }
+
+    /// The digest of the plan: what approvals name.
+    pub fn plan(&self) -> Digest {
+        self.0.shared.plan
+    }
+
+    /// Who asked for the plan, if that is known.
+    pub fn author(&self) -> Option<&Person> {
+        self.0.shared.author.as_ref()
+    }
+
+    /// What reached this step from outside before this walk began, in order: see [`Runner::signal`](crate::run::Runner::signal).
+    pub fn signals(&self) -> &[Value] {
+        &self.0.signals
     }
 
     /// An idempotency key: the same for every attempt of this step in this run, another for every other step and run.

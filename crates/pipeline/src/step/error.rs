@@ -1,6 +1,9 @@
 //! Why a step failed, in a form that the journal keeps and the engine can decide by.
 
-use flowline_core::error::{BoxError, ErrorKind, Kinded, Retry, chain};
+use flowline_core::{
+    Timestamp,
+    error::{BoxError, ErrorKind, Kinded, Retry, chain},
+};
 
 /// A step failed.
 ///
@@ -11,14 +14,30 @@ pub struct StepError {
     message: String,
     kind: ErrorKind,
     retry: Option<Retry>,
+    waiting: Option<Wake>,
     #[source]
     source: Option<BoxError>,
 }
 
+/// Until when a waiting step surely waits, if that is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wake(pub(crate) Option<Timestamp>);
+
 impl StepError {
     /// An error of `kind`, with a lower-case message that says what was being done and what to do next.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { message: message.into(), kind, retry: None, source: None }
+        Self { message: message.into(), kind, retry: None, waiting: None, source: None }
+    }
+
+    /// No failure: the step waits for something from outside, for this `reason`, and need not be asked again before `wake`. The run goes on
+    /// with everything else and then ends as [`Waiting`](crate::run::Ended::Waiting); the process may exit. Resuming the run asks again.
+    pub fn waiting(reason: impl Into<String>, wake: Option<Timestamp>) -> Self {
+        Self { waiting: Some(Wake(wake)), ..Self::new(ErrorKind::Busy, reason) }
+    }
+
+    /// Whether the step only waits, and until when it surely does.
+    pub(crate) fn is_waiting(&self) -> Option<Wake> {
+        self.waiting
     }
 
     /// The work itself failed.
@@ -29,7 +48,7 @@ impl StepError {
     /// The error of a backend, with its kind and whether trying again helps.
     pub fn of(error: impl Kinded + Send + Sync + 'static) -> Self {
         let (kind, retry) = (error.kind(), error.retry());
-        Self { message: chain(&error), kind, retry: Some(retry), source: Some(error.into()) }
+        Self { message: chain(&error), kind, retry: Some(retry), waiting: None, source: Some(error.into()) }
     }
 
     /// The same with the error that led to it.

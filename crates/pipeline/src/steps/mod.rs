@@ -3,16 +3,22 @@
 //! | step | what it does |
 //! | --- | --- |
 //! | [`RunCommand`] | runs a command through an [`Executor`](crate::exec::Executor) |
+//! | [`ApprovalGate`], [`TimeGate`], [`SignalGate`] | let the run wait while no process lives |
 //! | [`WaitUntil`], [`Pause`] | lets time pass |
 //! | [`Function`](crate::step::Function) | calls an async closure of the deployer |
 
 mod command;
+mod gate;
 mod wait;
 
 use std::sync::Arc;
 
 pub use self::{
     command::{CommandOutput, CommandStep, OtherCommand, RunCommand, Variables},
+    gate::{
+        ApprovalGate, ApprovalGateStep, Approved, SignalGate, SignalGateStep, TimeGate, TimeGateStep,
+        decide_approval,
+    },
     wait::{Pause, PauseStep, WaitStep, WaitUntil},
 };
 use crate::{exec::Executor, plan::IdError, step::Registry};
@@ -23,5 +29,6 @@ use crate::{exec::Executor, plan::IdError, step::Registry};
 /// None in practice: the kinds' names are well-formed.
 pub fn register(registry: &mut Registry, executor: Arc<dyn Executor>) -> Result<(), IdError> {
     registry.add(CommandStep::new(executor))?.add(WaitStep)?.add(PauseStep)?;
+    registry.add(ApprovalGateStep)?.add(TimeGateStep)?.add(SignalGateStep)?;
     Ok(())
 }

@@ -6,6 +6,8 @@ mod exec;
 #[cfg(test)]
 mod fresh;
 #[cfg(test)]
+mod gates;
+#[cfg(test)]
 mod run;
 #[cfg(test)]
 #[cfg(unix)]
