@@ -1,13 +1,13 @@
 //! Feature toggles: one evaluation engine for everyone's flag documents, with explanation and life cycle.
 //!
-//! Deploying is not releasing: a [flag](model::Flag) decides who gets what has been deployed. A [format] turns a document into the
+//! Deploying is not releasing: a [flag](model::Flag) decides who gets what has been deployed. A [mod@format] turns a document into the
 //! [model], the [engine] compiles that into a [`Ruleset`], and a [`Context`] is evaluated against it.
 //!
 //! | module | what it decides |
 //! | --- | --- |
 //! | [`value`], [`context`] | what an attribute is, and who asks |
 //! | [`model`] | what a document says, in one form for all formats |
-//! | [`format`] | how a document becomes the model |
+//! | [`mod@format`] | how a document becomes the model |
 //! | [`hash`] | where a hash places people |
 //! | [`engine`] | what a flag comes to, and why |
 //! | [`Toggles`] | which flags are current |

@@ -1,7 +1,7 @@
 //! The formats: each turns its documents into the [model](crate::model), and says what of them can't be honoured.
 //!
 //! A format is a folder of its own with the same inner names: `document` (the document's shape, as serde types), `compile` (document to
-//! [`FlagSet`](crate::model::FlagSet)), and where the format has operators of its own, `operators`. Reading never fails for one flag: errors are for
+//! [`FlagSet`]), and where the format has operators of its own, `operators`. Reading never fails for one flag: errors are for
 //! text that is no document at all.
 
 pub mod flagd;

@@ -228,7 +228,7 @@ pub enum OnBroken {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The variant of this index. One that is not there makes an error [`FaultCode::Parse`].
+    /// The variant of this index. One that is not there makes an error [`FaultCode::ParseError`].
     Variant(usize),
     /// One of several, by a hash.
     Split(Box<Split>),
