@@ -113,7 +113,7 @@ pub struct Persistent {
     /// Where a release must have been verified first: other environments, or `preview` for the change's own.
     #[serde(default)]
     pub after: BTreeSet<EnvironmentName>,
-    /// Addresses of its own; a component that is not named here gets one by rule (see [`Topology::address`]).
+    /// Addresses of its own; a component that is not named here gets one by rule (see [`Topology::address_in`]).
     #[serde(default)]
     pub addresses: BTreeMap<ComponentName, Address>,
 }

@@ -1,8 +1,8 @@
 //! Pipelines of flowline: typed steps, sealed plans, durable runs, portable executors.
 //!
-//! A [`Pipeline`](pipeline::Pipeline) is written in Rust; underneath it is a [`Draft`](plan::Draft) of plain data. Planning looks at the
-//! world, asks what the application may touch and gives a [`Plan`](plan::Plan); sealing it fixes its digest. A
-//! [`Runner`](run::Runner) walks a [`Sealed`](plan::Sealed) plan as data over any store: what it finished it never does again, what
+//! A [`Pipeline`] is written in Rust; underneath it is a [`Draft`] of plain data. Planning looks at the
+//! world, asks what the application may touch and gives a [`Plan`]; sealing it fixes its digest. A
+//! [`Runner`] walks a [`Sealed`] plan as data over any store: what it finished it never does again, what
 //! it was killed in it repeats, asks the world about or leaves to a person, as the step declared.
 //!
 //! | module | what it decides |

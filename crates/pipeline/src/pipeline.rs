@@ -78,7 +78,7 @@ impl<T> Feed<T> for &Output<T> {
     }
 }
 
-/// What fits a step's whole input: nothing for `()`, one [`Feed`] in [`One`] for a single value, a tuple of feeds for a tuple, a list of
+/// What fits a step's whole input: nothing for `()`, one [`Constant`] or output for a single value, a tuple of feeds for a tuple, a list of
 /// outputs for a `Vec`, an output alone for its own type, or [`Named`] for a struct.
 pub trait Wire<I> {
     /// Where the input comes from.

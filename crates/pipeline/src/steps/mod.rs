@@ -2,7 +2,7 @@
 //!
 //! | step | what it does |
 //! | --- | --- |
-//! | [`RunCommand`] | runs a command through an [`Executor`](crate::exec::Executor) |
+//! | [`RunCommand`] | runs a command through an [`Executor`] |
 //! | [`ApprovalGate`], [`TimeGate`], [`SignalGate`] | let the run wait while no process lives |
 //! | [`WaitUntil`], [`Pause`] | lets time pass |
 //! | [`Function`](crate::step::Function) | calls an async closure of the deployer |
