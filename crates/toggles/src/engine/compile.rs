@@ -212,6 +212,10 @@ impl Compiler<'_> {
         self.depth += 1;
         let node = match condition {
             Condition::Constant(truth) => Node::Constant(truth),
+            // All or any of one is that one.
+            Condition::All(mut parts) | Condition::Any(mut parts) if parts.len() == 1 => {
+                parts.pop().map_or(Node::Constant(Truth::True), |part| self.condition(part))
+            }
             Condition::All(parts) => Node::All(parts.into_iter().map(|part| self.condition(part)).collect()),
             Condition::Any(parts) => Node::Any(parts.into_iter().map(|part| self.condition(part)).collect()),
             Condition::Not(part) => Node::Not(Box::new(self.condition(*part))),
