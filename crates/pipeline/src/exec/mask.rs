@@ -116,14 +116,21 @@ fn forms_of(secret: &str) -> Vec<Vec<u8>> {
     forms
 }
 
-/// The characters that base64 gives for `bytes` alone when `before` bytes (modulo 3) precede them and anything follows.
-fn base64_inside(bytes: &[u8], before: usize) -> [Vec<u8>; 2] {
+/// The characters that base64 gives for `bytes` alone when `before` bytes (modulo 3) precede them: those that stay whatever follows, and
+/// all of them, for when nothing does.
+fn base64_inside(bytes: &[u8], before: usize) -> [Vec<u8>; 4] {
     let mut padded = vec![0; before];
     padded.extend_from_slice(bytes);
     let first = (before * 8).div_ceil(6);
     let last = padded.len() * 8 / 6;
-    [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)]
-        .map(|text| text.as_bytes().get(first..last).unwrap_or_default().to_vec())
+    let (standard, url_safe) = (STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded));
+    let part = |text: &str, last: usize| text.as_bytes().get(first..last).unwrap_or_default().to_vec();
+    [
+        part(&standard, last),
+        part(&standard, standard.len()),
+        part(&url_safe, last),
+        part(&url_safe, url_safe.len()),
+    ]
 }
 
 /// `%2F` as `%2f`.
