@@ -13,9 +13,11 @@
 //! | [`run`] | how a sealed plan is walked, journalled, resumed and undone |
 //! | [`exec`] | how a command runs: hermetic, masked, line by line, killed as a whole |
 //! | [`steps`] | the steps that ship |
+//! | [`ci`] | what a CI file says, which holds no logic, and how a run is shown in each CI system |
 //! | `testkit` | suites for implementers, and the crash matrix for anybody's own pipeline (feature `testkit`) |
 
 mod cancel;
+pub mod ci;
 pub mod exec;
 pub mod pipeline;
 pub mod plan;

@@ -1,0 +1,181 @@
+//! Azure Pipelines: one stage for each job, so that each can have a lock of its own.
+
+use super::{
+    CiKind, CiTarget, RenderError, Rendered, header, shell,
+    text::Label,
+    wrapper::{Access, Job, Later, PullRequestEvent, Scope, Triggers, Wrapper},
+    yaml::{Yaml, map, some_list, some_map},
+};
+
+/// Renders `azure-pipelines.yml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Azure {
+    /// The file.
+    pub path: String,
+    /// The image of the hosted agent.
+    pub image: String,
+}
+
+impl Default for Azure {
+    fn default() -> Self {
+        Self { path: "azure-pipelines.yml".to_owned(), image: "ubuntu-latest".to_owned() }
+    }
+}
+
+impl CiTarget for Azure {
+    fn kind(&self) -> CiKind {
+        CiKind::Azure
+    }
+
+    fn render(&self, wrapper: &Wrapper) -> Result<Rendered, RenderError> {
+        wrapper.check()?;
+        let pr = !wrapper.triggers.pull_request.is_empty();
+        let document = map([
+            ("trigger", Some(branches(wrapper.triggers.push.iter().map(super::text::Branches::as_str)))),
+            ("pr", Some(branches(pr.then_some("*")))),
+            ("schedules", some_list(schedules(&wrapper.triggers))),
+            ("pool", Some(map([("vmImage", Some(self.image.as_str().into()))]))),
+            ("stages", some_list(wrapper.jobs.iter().map(stage))),
+        ]);
+        Ok(Rendered::new(&self.path, document.document(&header(wrapper)), notes(wrapper)))
+    }
+}
+
+fn branches<'a>(names: impl IntoIterator<Item = &'a str>) -> Yaml {
+    match some_list(names) {
+        Some(names) => map([("branches", Some(map([("include", Some(names))])))]),
+        None => "none".into(),
+    }
+}
+
+fn schedules(triggers: &Triggers) -> Vec<Yaml> {
+    let include = some_list(triggers.push.iter().map(super::text::Branches::as_str));
+    let include = include.or_else(|| some_list(["main"]));
+    let one = |cron: &super::text::Cron| {
+        map([
+            ("cron", Some(cron.as_str().into())),
+            ("displayName", Some(format!("at {cron}").into())),
+            ("branches", Some(map([("include", include.clone())]))),
+            ("always", Some("true".into())),
+        ])
+    };
+    triggers.schedule.iter().map(one).collect()
+}
+
+/// Names here know no hyphen.
+fn name(label: &Label) -> String {
+    label.as_str().replace('-', "_")
+}
+
+fn stage(job: &Job) -> Yaml {
+    let lock = job.concurrency.as_ref().map(|concurrency| match concurrency.policy {
+        Later::Queue => "sequential",
+        Later::CancelRunning => "runLatest",
+    });
+    // Without this, each stage would wait for the one before it.
+    let needs = Yaml::List(job.needs.iter().map(|needs| name(needs).into()).collect());
+    map([
+        ("stage", Some(name(&job.id).into())),
+        ("dependsOn", Some(needs)),
+        ("lockBehavior", lock.map(Yaml::from)),
+        ("jobs", some_list([work(job)])),
+    ])
+}
+
+fn work(job: &Job) -> Yaml {
+    let steps = some_list(steps(job));
+    // The schema takes numbers and truth values only as text.
+    let timeout = Some(job.timeout_minutes.to_string().into());
+    match job.environment.as_ref().filter(|environment| !environment.per_change) {
+        Some(environment) => map([
+            ("deployment", Some(name(&job.id).into())),
+            ("timeoutInMinutes", timeout),
+            ("environment", Some(environment.name.as_str().into())),
+            ("strategy", Some(map([("runOnce", Some(map([("deploy", Some(map([("steps", steps)])))])))]))),
+        ]),
+        None => map([("job", Some(name(&job.id).into())), ("timeoutInMinutes", timeout), ("steps", steps)]),
+    }
+}
+
+fn steps(job: &Job) -> Vec<Yaml> {
+    let writes = job.permissions.get(&Scope::Contents) == Some(&Access::Write);
+    let checkout = map([("checkout", Some("self".into())), ("persistCredentials", Some(writes.to_string().into()))]);
+    let cache = job.cache.as_ref().map(|cache| {
+        let mut parts = vec![format!("\"{}\"", cache.key), "\"$(Agent.OS)\"".to_owned()];
+        parts.extend(cache.files.iter().map(|file| file.as_str().to_owned()));
+        let key = parts.join(" | ");
+        let inputs = map([("key", Some(key.into())), ("path", Some(cache.path.as_str().into()))]);
+        map([
+            ("task", Some("Cache@2".into())),
+            ("displayName", Some("Keep the deployer between runs".into())),
+            ("inputs", Some(inputs)),
+        ])
+    });
+    let call = map([
+        ("bash", Some(shell::line(&job.call).into())),
+        ("name", Some("deployer".into())),
+        ("displayName", Some(job.id.as_str().into())),
+        ("env", env(job)),
+    ]);
+    let clean_up = (!job.clean_up.is_empty()).then(|| {
+        map([
+            ("bash", Some(shell::line(&job.clean_up).into())),
+            ("displayName", Some("Clean up".into())),
+            ("condition", Some("or(failed(), canceled())".into())),
+            ("env", env(job)),
+        ])
+    });
+    [Some(checkout), cache, Some(call), clean_up].into_iter().flatten().collect()
+}
+
+fn env(job: &Job) -> Option<Yaml> {
+    let token = job.identity.iter().flat_map(|identity| {
+        [
+            // With it the deployer asks `SYSTEM_OIDCREQUESTURI` for a token of its service connection.
+            ("SYSTEM_ACCESSTOKEN", "$(System.AccessToken)".into()),
+            ("FLOWLINE_AUDIENCE", identity.audience.as_str().into()),
+        ]
+    });
+    some_map(
+        token
+            .chain(job.env.iter().map(|(name, value)| (name.as_str(), value.as_str().into())))
+            .chain(job.secrets.iter().map(|name| (name.as_str(), format!("$({name})").into()))),
+    )
+}
+
+fn notes(wrapper: &Wrapper) -> Vec<String> {
+    let mut notes = Vec::new();
+    if wrapper.triggers.pull_request.contains(&PullRequestEvent::Closed) {
+        notes.push(
+            "Azure starts nothing when a pull request is closed: give previews a time to live".to_owned(),
+        );
+    }
+    if !wrapper.triggers.pull_request.is_empty() {
+        notes.push("Azure Repos ignores `pr:`; add a build validation policy to the branch there".to_owned());
+    }
+    for job in &wrapper.jobs {
+        if job.concurrency.is_some() {
+            notes.push(format!(
+                "job `{}`: `lockBehavior` acts through an exclusive lock check; add one to its environment",
+                job.id
+            ));
+        }
+        if job.environment.as_ref().is_some_and(|environment| environment.per_change) {
+            notes.push(format!(
+                "job `{}`: Azure has no environments made at run time; it is an ordinary job, and the deployer keeps the history",
+                job.id
+            ));
+        }
+        if job.environment.as_ref().is_some_and(|environment| environment.url.is_some()) {
+            notes.push(format!(
+                "job `{}`: an Azure environment shows no address; read it in the summary",
+                job.id
+            ));
+        }
+        if job.permissions.iter().any(|(scope, access)| *scope != Scope::Contents || *access == Access::Write)
+        {
+            notes.push(format!("job `{}`: rights of the job token are set in the project", job.id));
+        }
+    }
+    notes
+}

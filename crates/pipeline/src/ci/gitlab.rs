@@ -1,0 +1,179 @@
+//! GitLab CI: one file with a job for each job.
+
+use super::{
+    CiKind, CiTarget, RenderError, Rendered, header, shell,
+    wrapper::{Access, Cache, Environment, Job, Later, PullRequestEvent, Scope, Triggers, Url, Wrapper},
+    yaml::{Yaml, map, some_list, some_map},
+};
+
+/// The file that carries outputs to other jobs.
+const OUTPUTS: &str = "flowline.env";
+
+/// Renders `.gitlab-ci.yml`, or another path that it includes.
+///
+/// GitLab gives branch, title and number of a merge request in the environment by itself; the file doesn't repeat them, because variables
+/// that refer to others are expanded again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitLab {
+    /// The file.
+    pub path: String,
+    /// The image that jobs run in, if the runner needs to be told.
+    pub image: Option<String>,
+    /// The tags that choose a runner.
+    pub tags: Vec<String>,
+}
+
+impl Default for GitLab {
+    fn default() -> Self {
+        Self { path: ".gitlab-ci.yml".to_owned(), image: None, tags: Vec::new() }
+    }
+}
+
+impl CiTarget for GitLab {
+    fn kind(&self) -> CiKind {
+        CiKind::GitLab
+    }
+
+    fn render(&self, wrapper: &Wrapper) -> Result<Rendered, RenderError> {
+        wrapper.check()?;
+        let cancels = wrapper.jobs.iter().any(cancels);
+        let auto_cancel = map([("on_new_commit", Some("interruptible".into()))]);
+        let workflow =
+            map([("auto_cancel", cancels.then_some(auto_cancel)), ("rules", Some(rules(&wrapper.triggers)))]);
+        let mut entries = vec![("workflow".to_owned(), workflow)];
+        entries.extend(wrapper.jobs.iter().map(|job| (job.id.to_string(), self.job(job))));
+        let text = Yaml::Map(entries).document(&header(wrapper));
+        Ok(Rendered::new(&self.path, text, notes(wrapper)))
+    }
+}
+
+impl GitLab {
+    fn job(&self, job: &Job) -> Yaml {
+        let queue = job.concurrency.as_ref().filter(|concurrency| concurrency.policy == Later::Queue);
+        let group = queue.map(|group| per_change(group.group.as_str(), group.per_change).into());
+        let token = job.identity.as_ref().map(|identity| {
+            let audience = map([("aud", Some(identity.audience.as_str().into()))]);
+            map([("FLOWLINE_ID_TOKEN", Some(audience))])
+        });
+        let reports = map([("dotenv", Some(OUTPUTS.into()))]);
+        let clean_up = (!job.clean_up.is_empty()).then(|| shell::line(&job.clean_up));
+        map([
+            ("image", self.image.as_deref().map(Yaml::from)),
+            ("tags", some_list(self.tags.iter().map(String::as_str))),
+            ("needs", some_list(job.needs.iter().map(super::text::Label::as_str))),
+            ("timeout", Some(format!("{} minutes", job.timeout_minutes).into())),
+            ("interruptible", cancels(job).then(|| true.into())),
+            ("resource_group", group),
+            ("environment", job.environment.as_ref().map(environment)),
+            ("id_tokens", token),
+            ("variables", variables(job)),
+            ("cache", job.cache.as_ref().map(cache)),
+            ("script", some_list([shell::line(&job.call)])),
+            ("after_script", some_list(clean_up)),
+            ("artifacts", (!job.outputs.is_empty()).then(|| map([("reports", Some(reports))]))),
+        ])
+    }
+}
+
+fn cancels(job: &Job) -> bool {
+    job.concurrency.as_ref().is_some_and(|concurrency| concurrency.policy == Later::CancelRunning)
+}
+
+fn rules(triggers: &Triggers) -> Yaml {
+    let source = |source: &str| format!("$CI_PIPELINE_SOURCE == \"{source}\"");
+    let mut conditions = Vec::new();
+    for branches in &triggers.push {
+        let branch = match branches.as_str() {
+            pattern if pattern.contains('*') => format!("=~ /^{}$/", expression(pattern)),
+            branch => format!("== \"{branch}\""),
+        };
+        conditions.push(format!("{} && $CI_COMMIT_BRANCH {branch}", source("push")));
+    }
+    if !triggers.pull_request.is_empty() {
+        conditions.push(source("merge_request_event"));
+    }
+    if !triggers.schedule.is_empty() {
+        conditions.push(source("schedule"));
+    }
+    if triggers.manual || conditions.is_empty() {
+        conditions.push(source("web"));
+    }
+    Yaml::List(conditions.into_iter().map(|condition| map([("if", Some(condition.into()))])).collect())
+}
+
+/// `release/*` as a regular expression.
+fn expression(pattern: &str) -> String {
+    pattern.replace('.', "\\.").replace('/', "\\/").replace('*', "[^\\/]*")
+}
+
+fn per_change(name: &str, per_change: bool) -> String {
+    if per_change { format!("{name}-$CI_MERGE_REQUEST_IID") } else { name.to_owned() }
+}
+
+fn environment(environment: &Environment) -> Yaml {
+    let url = environment.url.as_ref().map(|url| match url {
+        // GitLab expands variables here, so a `$` that stands for itself is doubled.
+        Url::Fixed(url) => url.as_str().replace('$', "$$").into(),
+        Url::Output(name) => format!("${name}").into(),
+    });
+    let name = per_change(environment.name.as_str(), environment.per_change);
+    map([("name", Some(name.into())), ("url", url)])
+}
+
+fn variables(job: &Job) -> Option<Yaml> {
+    let outputs = (!job.outputs.is_empty()).then(|| ("FLOWLINE_OUTPUT", OUTPUTS.into()));
+    let constants = job.env.iter().map(|(name, value)| {
+        let text = value.as_str();
+        let fixed = map([("value", Some(text.into())), ("expand", Some(false.into()))]);
+        (name.as_str(), if text.contains('$') { fixed } else { text.into() })
+    });
+    some_map(outputs.into_iter().chain(constants))
+}
+
+fn cache(cache: &Cache) -> Yaml {
+    let files = some_list(cache.files.iter().take(2).map(super::text::Constant::as_str));
+    let key = match files {
+        Some(files) => map([("files", Some(files)), ("prefix", Some(cache.key.as_str().into()))]),
+        None => cache.key.as_str().into(),
+    };
+    map([("key", Some(key)), ("paths", some_list([cache.path.as_str()]))])
+}
+
+fn notes(wrapper: &Wrapper) -> Vec<String> {
+    let mut notes = Vec::new();
+    let triggers = &wrapper.triggers;
+    if !triggers.schedule.is_empty() {
+        let times: Vec<_> = triggers.schedule.iter().map(|cron| format!("`{cron}`")).collect();
+        notes.push(format!(
+            "GitLab keeps schedules outside of files: add {} in the project",
+            times.join(", ")
+        ));
+    }
+    if triggers.pull_request.contains(&PullRequestEvent::Closed) {
+        notes.push(
+            "GitLab starts nothing when a merge request is closed: give previews a time to live".to_owned(),
+        );
+    }
+    for job in &wrapper.jobs {
+        if !job.secrets.is_empty() {
+            let names: Vec<_> = job.secrets.iter().map(|name| format!("`{name}`")).collect();
+            let names = names.join(", ");
+            notes
+                .push(format!("job `{}`: set {names} as masked, protected variables of the project", job.id));
+        }
+        if job.permissions.iter().any(|(scope, access)| *scope != Scope::Contents || *access == Access::Write)
+        {
+            notes.push(format!("job `{}`: rights of the job token are set in the project", job.id));
+        }
+        if job.concurrency.as_ref().is_some_and(|concurrency| concurrency.policy == Later::Queue) {
+            notes.push(format!(
+                "job `{}`: set the process mode of its resource group to `oldest_first` through the API",
+                job.id
+            ));
+        }
+        if job.cache.as_ref().is_some_and(|cache| cache.files.len() > 2) {
+            notes.push(format!("job `{}`: a cache key takes two files; the first two are used", job.id));
+        }
+    }
+    notes
+}

@@ -1,0 +1,417 @@
+//! What a thin CI file says: when it starts, and for each job one call of the deployer with what the system must give it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowline_core::{
+    error::{ErrorKind, Kinded},
+    name::EnvironmentName,
+};
+use serde::{Deserialize, Serialize};
+
+use super::text::{Branches, Constant, Cron, Label, TextError, Variable, Word};
+
+/// A thin CI file as plain data. It has no place for conditions, loops or scripts: whatever is decided is decided by the deployer.
+///
+/// ```
+/// use flowline_pipeline::ci::{CiTarget, GitHub, Wrapper};
+/// let wrapper = Wrapper::deploy("storefront", ["deployer"])?;
+/// let rendered = GitHub::default().render(&wrapper)?;
+/// assert!(rendered.files[".github/workflows/storefront.yml"].contains("run: exec deployer apply storefront"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wrapper {
+    /// What it is called.
+    pub name: Label,
+    /// When it starts. With none, nothing starts it but a person, where the system has a way.
+    pub triggers: Triggers,
+    /// Its jobs, each after those that it needs.
+    pub jobs: Vec<Job>,
+}
+
+/// What starts a wrapper.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Triggers {
+    /// A push to one of these.
+    pub push: Vec<Branches>,
+    /// Something happened to a pull (merge) request; with none, none of them starts it.
+    pub pull_request: BTreeSet<PullRequestEvent>,
+    /// At these times.
+    pub schedule: Vec<Cron>,
+    /// A person.
+    pub manual: bool,
+}
+
+/// What may happen to a pull request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullRequestEvent {
+    /// It was opened.
+    Opened,
+    /// It has new commits.
+    Synchronize,
+    /// It was opened again.
+    Reopened,
+    /// It was merged or closed. Only GitHub can start something then; elsewhere previews end by their time to live.
+    Closed,
+}
+
+/// One job: one call of the deployer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Its name.
+    pub id: Label,
+    /// The command line: the program and its words.
+    pub call: Vec<Word>,
+    /// The jobs that must succeed before. They stand earlier in the list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Label>,
+    /// The environment that it deploys to: where the system keeps its approvals and its history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
+    /// What must not run at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+    /// What the job's token may do on the forge.
+    #[serde(default = "least")]
+    pub permissions: BTreeMap<Scope, Access>,
+    /// A short-lived identity (OIDC) for the world outside. Only a job that asks gets one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// Constants in the environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<Variable, Constant>,
+    /// Secrets of the system that the job sees, each as the environment variable of its name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<Variable>,
+    /// The outputs of the deployer that the system passes on.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub outputs: BTreeSet<Variable>,
+    /// What is kept between runs so that the deployer is there at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+    /// What is called when the job failed or was cancelled. It must do no harm after a success: GitLab calls it then, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clean_up: Vec<Word>,
+    /// The limit of time, in minutes, from 1.
+    pub timeout_minutes: u32,
+}
+
+/// Where a job deploys to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// Whether each pull request has one of its own: the name is followed by `-` and the request's number.
+    #[serde(default)]
+    pub per_change: bool,
+    /// Where it can be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<Url>,
+}
+
+/// An address that a system shows beside an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Url {
+    /// Always this one.
+    Fixed(Constant),
+    /// The deployer says it, as this output. It must be among the job's outputs.
+    Output(Variable),
+}
+
+/// Jobs of one group run one at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concurrency {
+    /// The group.
+    pub group: Label,
+    /// Whether each pull request has a group of its own.
+    #[serde(default)]
+    pub per_change: bool,
+    /// What happens to those that come later.
+    pub policy: Later,
+}
+
+/// What happens to a job whose group is busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Later {
+    /// It waits, and none of those that wait is dropped: deployments to a lasting environment.
+    Queue,
+    /// It cancels the one that runs: previews, where only the newest commit matters.
+    CancelRunning,
+}
+
+/// What a job's token gives access to on the forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Check runs.
+    Checks,
+    /// The repository.
+    Contents,
+    /// Deployment records.
+    Deployments,
+    /// Issues.
+    Issues,
+    /// Packages.
+    Packages,
+    /// Pull requests and their comments.
+    PullRequests,
+    /// Commit statuses.
+    Statuses,
+}
+
+/// How much access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Reading.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// A short-lived identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Whom it is shown to.
+    pub audience: Constant,
+}
+
+/// A folder that is kept between runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// The folder, relative to the repository.
+    pub path: Constant,
+    /// The first part of the key.
+    pub key: Label,
+    /// Files whose content is part of the key, such as `Cargo.lock`. GitLab takes two at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Constant>,
+}
+
+fn least() -> BTreeMap<Scope, Access> {
+    BTreeMap::from([(Scope::Contents, Access::Read)])
+}
+
+/// Why a wrapper doesn't fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WrapperError {
+    /// A text can't stand in a CI file.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// There is no job.
+    #[error("wrapper `{wrapper}` has no job; give it one call of the deployer")]
+    Empty {
+        /// The wrapper.
+        wrapper: Label,
+    },
+    /// Two jobs have one name.
+    #[error("two jobs are called `{job}`; rename one")]
+    Twice {
+        /// The name.
+        job: Label,
+    },
+    /// A job needs one that doesn't stand before it.
+    #[error("job `{job}` needs `{needs}`, which does not stand before it; add it there, or reorder the jobs")]
+    Needs {
+        /// The job.
+        job: Label,
+        /// What it needs.
+        needs: Label,
+    },
+    /// A job calls nothing.
+    #[error("job `{job}` calls nothing; give it the deployer's command line")]
+    NoCall {
+        /// The job.
+        job: Label,
+    },
+    /// A job has no time.
+    #[error("job `{job}` has a time-out of 0 minutes; give it at least 1")]
+    NoTime {
+        /// The job.
+        job: Label,
+    },
+    /// A job's address comes from an output that it doesn't declare.
+    #[error(
+        "job `{job}` shows the output `{output}` as its address but does not declare it; add it to `outputs`"
+    )]
+    UrlOutput {
+        /// The job.
+        job: Label,
+        /// The output.
+        output: Variable,
+    },
+    /// A variable is set twice.
+    #[error("job `{job}` sets `{variable}` as a constant and as a secret; keep one")]
+    SetTwice {
+        /// The job.
+        job: Label,
+        /// The variable.
+        variable: Variable,
+    },
+}
+
+impl Kinded for WrapperError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
+
+impl Wrapper {
+    /// The usual wrapper of a pipeline: each push to `main`, and a person, call `DEPLOYER apply PIPELINE`, one after the other.
+    ///
+    /// # Errors
+    /// If the pipeline's name is no [`Label`], or a word holds control characters.
+    pub fn deploy<I>(pipeline: &str, deployer: I) -> Result<Self, WrapperError>
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let name = Label::new(pipeline)?;
+        let mut call = words(deployer)?;
+        call.extend(words(["apply", pipeline])?);
+        let mut job = Job::new(Label::new("deploy")?, call);
+        job.concurrency = Some(Concurrency { group: name.clone(), per_change: false, policy: Later::Queue });
+        let triggers = Triggers { push: vec![Branches::new("main")?], manual: true, ..Triggers::default() };
+        Ok(Self { name, triggers, jobs: vec![job] })
+    }
+
+    /// Whether it fits together.
+    ///
+    /// # Errors
+    /// The first thing that doesn't.
+    pub fn check(&self) -> Result<(), WrapperError> {
+        if self.jobs.is_empty() {
+            return Err(WrapperError::Empty { wrapper: self.name.clone() });
+        }
+        let mut before = BTreeSet::new();
+        for job in &self.jobs {
+            job.check()?;
+            if let Some(needs) = job.needs.iter().find(|needs| !before.contains(needs)) {
+                return Err(WrapperError::Needs { job: job.id.clone(), needs: needs.clone() });
+            }
+            if !before.insert(&job.id) {
+                return Err(WrapperError::Twice { job: job.id.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Job {
+    /// A job that makes one call, with the least rights, no environment and an hour of time.
+    pub fn new(id: Label, call: Vec<Word>) -> Self {
+        Self {
+            id,
+            call,
+            needs: Vec::new(),
+            environment: None,
+            concurrency: None,
+            permissions: least(),
+            identity: None,
+            env: BTreeMap::new(),
+            secrets: BTreeSet::new(),
+            outputs: BTreeSet::new(),
+            cache: None,
+            clean_up: Vec::new(),
+            timeout_minutes: 60,
+        }
+    }
+
+    fn check(&self) -> Result<(), WrapperError> {
+        let job = self.id.clone();
+        if self.call.is_empty() {
+            return Err(WrapperError::NoCall { job });
+        }
+        if self.timeout_minutes == 0 {
+            return Err(WrapperError::NoTime { job });
+        }
+        if let Some(Url::Output(output)) = self.environment.as_ref().and_then(|e| e.url.as_ref())
+            && !self.outputs.contains(output)
+        {
+            return Err(WrapperError::UrlOutput { job, output: output.clone() });
+        }
+        match self.secrets.iter().find(|secret| self.env.contains_key(*secret)) {
+            Some(variable) => Err(WrapperError::SetTwice { job, variable: variable.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The words of a command line.
+///
+/// # Errors
+/// If one holds control characters.
+pub fn words<I>(words: I) -> Result<Vec<Word>, TextError>
+where
+    I: IntoIterator,
+    I::Item: Into<String>,
+{
+    words.into_iter().map(Word::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label(text: &str) -> Label {
+        Label::new(text).unwrap()
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named() {
+        let good = Wrapper::deploy("storefront", ["deployer"]).unwrap();
+        good.check().unwrap();
+        let broken = |change: &dyn Fn(&mut Wrapper)| {
+            let mut wrapper = good.clone();
+            change(&mut wrapper);
+            wrapper.check().unwrap_err().to_string()
+        };
+        let said = [
+            broken(&|w| w.jobs.clear()),
+            broken(&|w| w.jobs.push(w.jobs[0].clone())),
+            broken(&|w| w.jobs[0].needs.push(label("build"))),
+            broken(&|w| w.jobs[0].needs.push(label("deploy"))),
+            broken(&|w| w.jobs[0].call.clear()),
+            broken(&|w| w.jobs[0].timeout_minutes = 0),
+            broken(&|w| {
+                let url = Some(Url::Output(Variable::new("url").unwrap()));
+                w.jobs[0].environment =
+                    Some(Environment { name: "production".parse().unwrap(), per_change: false, url });
+            }),
+            broken(&|w| {
+                let name = Variable::new("TOKEN").unwrap();
+                w.jobs[0].env.insert(name.clone(), Constant::new("x").unwrap());
+                w.jobs[0].secrets.insert(name);
+            }),
+        ];
+        insta::assert_snapshot!(said.join("\n"), @"
+        wrapper `storefront` has no job; give it one call of the deployer
+        two jobs are called `deploy`; rename one
+        job `deploy` needs `build`, which does not stand before it; add it there, or reorder the jobs
+        job `deploy` needs `deploy`, which does not stand before it; add it there, or reorder the jobs
+        job `deploy` calls nothing; give it the deployer's command line
+        job `deploy` has a time-out of 0 minutes; give it at least 1
+        job `deploy` shows the output `url` as its address but does not declare it; add it to `outputs`
+        job `deploy` sets `TOKEN` as a constant and as a secret; keep one
+        ");
+    }
+
+    #[test]
+    fn it_is_plain_data() {
+        let wrapper = Wrapper::deploy("storefront", ["cargo", "run", "--"]).unwrap();
+        let json = serde_json::to_string(&wrapper).unwrap();
+        assert_eq!(serde_json::from_str::<Wrapper>(&json).unwrap(), wrapper);
+        assert!(serde_json::from_str::<Wrapper>(&json.replace("\"cargo\"", "\"a\\nb\"")).is_err());
+    }
+}
