@@ -53,7 +53,7 @@ pub trait Spec: Serialize + DeserializeOwned + Debug + Send + Sync + 'static {
 /// 3. `undo` is harmless when the effect never happened, happened in part, or was undone before.
 /// 4. Errors, outputs and lines carry no secrets, and what JSON carries of `Output` is enough to read it back.
 ///
-/// The suite is `testkit::step`; `testkit::crash` runs whole pipelines through every crash.
+/// `testkit::crash_matrix` runs whole pipelines, with your steps in them, through every crash.
 #[async_trait]
 pub trait Step: Debug + Send + Sync + 'static {
     /// The data that goes with it.
