@@ -5,11 +5,14 @@ use std::{borrow::Cow, cell::Cell, fmt};
 use flowline_core::diagnostic::Place;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use crate::{model::Warning, value::Number};
+use crate::{
+    model::Warning,
+    value::{Number, Value},
+};
 
 /// A part of a document, cut out and not yet read. A part that is absent reads as `None`.
 pub(crate) type Raw<'a> = &'a RawValue;
@@ -163,6 +166,159 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// A JSON value that borrows its texts from the document; for what is compiled into something else at once. Of a key that stands twice, the
+/// last value counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) enum Tree<'a> {
+    #[default]
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Cow<'a, str>),
+    List(Vec<Tree<'a>>),
+    Object(Vec<(Cow<'a, str>, Tree<'a>)>),
+}
+
+impl Tree<'_> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// What kind of value it is, in one word: for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "boolean",
+            Self::Number(_) => "number",
+            Self::Text(_) => "text",
+            Self::List(_) => "list",
+            Self::Object(_) => "object",
+        }
+    }
+}
+
+impl From<&Tree<'_>> for Value {
+    fn from(tree: &Tree<'_>) -> Self {
+        match tree {
+            Tree::Null => Self::Null,
+            Tree::Bool(yes) => Self::Bool(*yes),
+            Tree::Number(number) => Self::Number(*number),
+            Tree::Text(text) => Self::from(&**text),
+            Tree::List(list) => Self::list(list.iter().map(Self::from)),
+            Tree::Object(entries) => {
+                Self::object(entries.iter().map(|(key, value)| (&**key, Self::from(value))))
+            }
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Tree<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyTree;
+        impl<'de> Visitor<'de> for AnyTree {
+            type Value = Tree<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Tree<'de>, E> {
+                Ok(Tree::Null)
+            }
+
+            fn visit_bool<E>(self, yes: bool) -> Result<Tree<'de>, E> {
+                Ok(Tree::Bool(yes))
+            }
+
+            fn visit_i64<E>(self, whole: i64) -> Result<Tree<'de>, E> {
+                Ok(Tree::Number(whole.into()))
+            }
+
+            fn visit_u64<E>(self, whole: u64) -> Result<Tree<'de>, E> {
+                Ok(Tree::Number(whole.into()))
+            }
+
+            fn visit_f64<E>(self, float: f64) -> Result<Tree<'de>, E> {
+                Ok(Tree::Number(float.into()))
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Tree<'de>, E> {
+                Ok(Tree::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Tree<'de>, E> {
+                Ok(Tree::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Tree<'de>, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element()? {
+                    elements.push(element);
+                }
+                Ok(Tree::List(elements))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree<'de>, A::Error> {
+                const FEW: usize = 8;
+                let mut entries: Vec<(Cow<'de, str>, Tree<'de>)> = Vec::with_capacity(1);
+                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, Tree<'de>>()? {
+                    let twice = entries.iter_mut().take(FEW).find(|(there, _)| *there == key);
+                    match twice {
+                        Some(entry) => entry.1 = value,
+                        None => entries.push((key, value)),
+                    }
+                }
+                if entries.len() > FEW {
+                    let unique: indexmap::IndexMap<_, _> = entries.into_iter().collect();
+                    entries = unique.into_iter().collect();
+                }
+                Ok(Tree::Object(entries))
+            }
+        }
+        deserializer.deserialize_any(AnyTree)
+    }
+}
+
+/// Where in a flag something stands, told only if there is something to tell: `strategies/2/constraints/0`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At<'o> {
+    outer: Option<&'o At<'o>>,
+    name: &'o str,
+    index: Option<usize>,
+}
+
+impl<'o> At<'o> {
+    /// At the top.
+    pub(crate) fn top(name: &'o str) -> Self {
+        Self { outer: None, name, index: None }
+    }
+
+    /// The element of the list `name` below the top.
+    pub(crate) fn element(name: &'o str, index: usize) -> Self {
+        Self { outer: None, name, index: Some(index) }
+    }
+
+    /// Below it.
+    pub(crate) fn below(&'o self, name: &'o str) -> Self {
+        Self { outer: Some(self), name, index: None }
+    }
+
+    /// The element of the list `name` below it.
+    pub(crate) fn at(&'o self, name: &'o str, index: usize) -> Self {
+        Self { outer: Some(self), name, index: Some(index) }
+    }
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(outer) = self.outer.filter(|outer| !outer.name.is_empty()) {
+            write!(f, "{outer}/")?;
+        }
+        f.write_str(self.name)?;
+        self.index.map_or(Ok(()), |index| write!(f, "/{index}"))
+    }
+}
+
 /// Reads null as the default.
 pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
@@ -195,6 +351,6 @@ mod tests {
         let place = error.place.unwrap();
         assert_eq!((place.line, place.column), (3, 5));
         assert_eq!(error.problem, "invalid type: string \"ü\", expected u8");
-        assert!(source.part::<crate::Value>(c.1).unwrap_err().place.unwrap().text.len() <= 200);
+        assert!(source.part::<Value>(c.1).unwrap_err().place.unwrap().text.len() <= 200);
     }
 }

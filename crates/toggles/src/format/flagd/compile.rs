@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     engine::{Decide, Decision, Scratch, Situation},
+    format::reading::Tree,
     model::{
         Condition, Facts, Fault, FaultCode, Flag, Outcome, Reason, Rule, Switch, ValueType, Variant, Warning,
     },
@@ -34,7 +35,7 @@ pub(super) struct Shared<'d> {
 
 impl Shared<'_> {
     /// The compiled form of an evaluator. What it names is no variant yet, and it names no other evaluator.
-    pub(super) fn evaluator(front: &Flagd, json: &Value) -> (Expr, Vec<String>) {
+    pub(super) fn evaluator(front: &Flagd, json: &Tree<'_>) -> (Expr, Vec<String>) {
         let evaluators = IndexMap::new();
         let mut compiler = Compiler {
             generation: front.generation,
@@ -86,9 +87,9 @@ impl Shared<'_> {
             }
         };
         let is_operation = match &flag.targeting {
-            Value::Null => return Ok(compiled),
-            Value::Object(entries) if entries.is_empty() => return Ok(compiled),
-            Value::Object(entries) => entries.len() == 1,
+            Tree::Null => return Ok(compiled),
+            Tree::Object(entries) if entries.is_empty() => return Ok(compiled),
+            Tree::Object(entries) => entries.len() == 1,
             _ => false,
         };
         if !is_operation {

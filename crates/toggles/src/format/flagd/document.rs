@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::{
-    format::reading::{Pairs, Raw, Text},
+    format::reading::{Pairs, Raw, Text, Tree},
     value::Value,
 };
 
@@ -34,8 +34,8 @@ pub(super) struct Flag<'a> {
     pub(super) variants: Value,
     #[serde(borrow, default)]
     pub(super) default_variant: Option<Text<'a>>,
-    #[serde(default)]
-    pub(super) targeting: Value,
+    #[serde(borrow, default)]
+    pub(super) targeting: Tree<'a>,
     #[serde(default)]
     pub(super) metadata: Value,
 }

@@ -81,7 +81,7 @@ impl Expr {
             Self::If(parts) => {
                 let (pairs, rest) = parts.as_chunks::<2>();
                 for [condition, then] in pairs {
-                    if condition.evaluate(env, element)?.view().is_truthy() {
+                    if condition.holds(env, element)? {
                         return then.evaluate(env, element);
                     }
                 }
@@ -92,35 +92,106 @@ impl Expr {
             }
             Self::And(parts) => return deciding(parts, false, env, element),
             Self::Or(parts) => return deciding(parts, true, env, element),
-            Self::Not(part) => Got::Bool(!part.evaluate(env, element)?.view().is_truthy()),
-            Self::Truthy(part) => Got::Bool(part.evaluate(env, element)?.view().is_truthy()),
-            Self::Equal { sides, strict, negate } => {
-                let (a, b) = (sides[0].evaluate(env, element)?, sides[1].evaluate(env, element)?);
-                let equal = if *strict { strictly_equal } else { loosely_equal };
-                Got::Bool(equal(a.view(), b.view()) != *negate)
-            }
-            Self::Order { comparison, parts } => Got::Bool(order(*comparison, parts, env, element)?),
-            Self::In(sides) => {
-                let (needle, hay) = (sides[0].evaluate(env, element)?, sides[1].evaluate(env, element)?);
-                Got::Bool(within(needle.view(), hay.view()))
-            }
-            Self::InSet(set) => {
-                let needle = set.0.evaluate(env, element)?;
-                let View::Text(text) = needle.view() else { return Ok(Got::Bool(false)) };
-                Got::Bool(set.1.contains(Word::of(text), text))
-            }
-            Self::Affix { end, parts } => affix(*end, parts, env, element)?,
-            Self::VersionIs(test) => {
-                let version = test.version.evaluate(env, element)?;
-                let holds = version_text(version.view(), |text| compared(text, test.operator, &test.with));
-                holds.map_or(Got::Null, Got::Bool)
-            }
-            Self::Version(parts) => version(parts, env, element)?,
             Self::Fractional(fractional) => return fractional.evaluate(env, element),
             Self::Shared(evaluator) => return evaluator.evaluate(env, element),
             Self::Broken(fault) => return Err(fault),
-            other => return other.rarely(env, element),
+            other => match other.question(env, element) {
+                Some(answer) => answer?.map_or(Got::Null, Got::Bool),
+                None => return other.rarely(env, element),
+            },
         })
+    }
+
+    /// Whether it is truthy, without making its value where that can be helped.
+    #[inline]
+    fn holds<'e: 's, 's>(&'e self, env: &Env<'s>, element: Option<&'s Value>) -> Result<bool, &'e Fault> {
+        match self {
+            Self::And(parts) => {
+                for part in parts {
+                    if !part.holds(env, element)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(!parts.is_empty())
+            }
+            Self::Or(parts) => {
+                for part in parts {
+                    if part.holds(env, element)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Self::Shared(evaluator) => evaluator.holds(env, element),
+            other => match other.question(env, element) {
+                Some(answer) => Ok(answer? == Some(true)),
+                #[expect(
+                    clippy::redundant_closure_for_method_calls,
+                    reason = "the path has one lifetime only"
+                )]
+                None => other.viewed(env, element, |view| view.is_truthy()),
+            },
+        }
+    }
+
+    /// The answer of an operator that says yes, no or null; `None` if it is another one.
+    #[inline]
+    fn question<'e: 's, 's>(
+        &'e self,
+        env: &Env<'s>,
+        element: Option<&'s Value>,
+    ) -> Option<Result<Option<bool>, &'e Fault>> {
+        let yes = |answer: Result<bool, &'e Fault>| Some(answer.map(Some));
+        match self {
+            Self::Not(part) => yes(part.holds(env, element).map(|holds| !holds)),
+            Self::Truthy(part) => yes(part.holds(env, element)),
+            Self::Equal { sides, strict, negate } => {
+                let equal = if *strict { strictly_equal } else { loosely_equal };
+                yes(both(sides, env, element, |a, b| equal(a, b) != *negate))
+            }
+            Self::Order { comparison, parts } => yes(order(*comparison, parts, env, element)),
+            Self::In(sides) => yes(both(sides, env, element, within)),
+            Self::InSet(set) => yes(set.0.viewed(env, element, |needle| match needle {
+                View::Text(text) => set.1.contains(Word::of(text), text),
+                _ => false,
+            })),
+            Self::Affix { end, parts } => Some(match &**parts {
+                [text, part] => text
+                    .viewed(env, element, |text| {
+                        part.viewed(env, element, |part| match (text, part) {
+                            (View::Text(text), View::Text(part)) if *end => Some(text.ends_with(part)),
+                            (View::Text(text), View::Text(part)) => Some(text.starts_with(part)),
+                            _ => None,
+                        })
+                    })
+                    .flatten(),
+                _ => Ok(None),
+            }),
+            Self::VersionIs(test) => Some(test.version.viewed(env, element, |version| {
+                version_text(version, |text| compared(text, test.operator, &test.with))
+            })),
+            Self::Version(parts) => Some(version(parts, env, element)),
+            _ => None,
+        }
+    }
+
+    /// What `then` makes of its value. Plain values and variables are looked at where they are.
+    #[inline]
+    fn viewed<'e: 's, 's, T>(
+        &'e self,
+        env: &Env<'s>,
+        element: Option<&'s Value>,
+        then: impl FnOnce(View<'_>) -> T,
+    ) -> Result<T, &'e Fault> {
+        match self {
+            Self::Literal(literal) => Ok(then((&literal.value).into())),
+            Self::Var(var) if var.default.is_none() && env.notes.is_none() => match var.look(env, element) {
+                Some(Got::Ref(value)) => Ok(then(value.into())),
+                Some(got) => Ok(then(got.view())),
+                None => Ok(then(View::Null)),
+            },
+            _ => Ok(then(self.evaluate(env, element)?.view())),
+        }
     }
 
     /// The operators that make new values.
@@ -198,14 +269,23 @@ impl Expr {
     }
 }
 
+/// What `then` makes of two values.
+#[inline]
+fn both<'e: 's, 's, T>(
+    sides: &'e [Expr; 2],
+    env: &Env<'s>,
+    element: Option<&'s Value>,
+    then: impl FnOnce(View<'_>, View<'_>) -> T,
+) -> Result<T, &'e Fault> {
+    let [a, b] = sides;
+    a.viewed(env, element, |a| b.viewed(env, element, |b| then(a, b))).flatten()
+}
+
 impl Var {
+    /// What lies there; null counts too.
     #[inline]
-    fn evaluate<'e: 's, 's>(
-        &'e self,
-        env: &Env<'s>,
-        element: Option<&'s Value>,
-    ) -> Result<Got<'s>, &'e Fault> {
-        let found = match &self.root {
+    fn look<'s>(&'s self, env: &Env<'s>, element: Option<&'s Value>) -> Option<Got<'s>> {
+        match &self.root {
             Root::Attribute(name) => {
                 env.context.first().find(name).and_then(|found| below(&found.value, &self.path)).map(Got::Ref)
             }
@@ -218,11 +298,19 @@ impl Var {
             Root::Supplied(value) => below(value, &self.path).map(Got::Ref),
             Root::Flagd => below(&env.flagd(), &self.path).cloned().map(Got::Owned),
             Root::Whole => Some(Got::Owned(env.whole())),
-        };
+        }
+    }
+
+    fn evaluate<'e: 's, 's>(
+        &'e self,
+        env: &Env<'s>,
+        element: Option<&'s Value>,
+    ) -> Result<Got<'s>, &'e Fault> {
+        let found = self.look(env, element);
         let found = found.filter(|found| !matches!(found.view(), View::Null));
         if env.notes.is_some() {
             let value = found.as_ref().map_or(Value::Null, |found| owned(found.view()));
-            env.note("var", || Value::object([(&*self.said, value)]));
+            env.note("var", || Value::object([(self.said(), value)]));
         }
         match (found, &self.default) {
             (Some(found), _) => Ok(found),
@@ -303,6 +391,10 @@ fn order<'e: 's, 's>(
     env: &Env<'s>,
     element: Option<&'s Value>,
 ) -> Result<bool, &'e Fault> {
+    if let [a, b] = parts {
+        let sides = |a: View<'_>| b.viewed(env, element, |b| ordered(comparison, a, b));
+        return a.viewed(env, element, sides).flatten();
+    }
     let [a, b, more @ ..] = parts else { return Ok(false) };
     let (a, b) = (a.evaluate(env, element)?, b.evaluate(env, element)?);
     if !ordered(comparison, a.view(), b.view()) {
@@ -329,36 +421,19 @@ fn within(needle: View<'_>, hay: View<'_>) -> bool {
     }
 }
 
-/// Exactly two texts, else null.
-fn affix<'e: 's, 's>(
-    end: bool,
-    parts: &'e [Expr],
-    env: &Env<'s>,
-    element: Option<&'s Value>,
-) -> Result<Got<'s>, &'e Fault> {
-    let [text, part] = parts else { return Ok(Got::Null) };
-    let (text, part) = (text.evaluate(env, element)?, part.evaluate(env, element)?);
-    Ok(match (text.view(), part.view()) {
-        (View::Text(text), View::Text(part)) if end => Got::Bool(text.ends_with(part)),
-        (View::Text(text), View::Text(part)) => Got::Bool(text.starts_with(part)),
-        _ => Got::Null,
-    })
-}
-
 fn version<'e: 's, 's>(
     parts: &'e [Expr],
     env: &Env<'s>,
     element: Option<&'s Value>,
-) -> Result<Got<'s>, &'e Fault> {
-    let [version, operator, with] = parts else { return Ok(Got::Null) };
+) -> Result<Option<bool>, &'e Fault> {
+    let [version, operator, with] = parts else { return Ok(None) };
     let version = version.evaluate(env, element)?;
     let (operator, with) = (operator.evaluate(env, element)?, with.evaluate(env, element)?);
-    let View::Text(sign) = operator.view() else { return Ok(Got::Null) };
-    let holds = VersionOperator::of(sign).and_then(|operator| {
+    let View::Text(sign) = operator.view() else { return Ok(None) };
+    Ok(VersionOperator::of(sign).and_then(|operator| {
         let with = version_text(with.view(), |text| Operand::parse(text, VERSIONS))?;
         version_text(version.view(), |text| compared(text, operator, &with))
-    });
-    Ok(holds.map_or(Got::Null, Got::Bool))
+    }))
 }
 
 /// A version is a text; numbers are printed first.

@@ -1,12 +1,13 @@
 //! JSON logic, compiled: what a targeting asks for.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use indexmap::IndexMap;
 
 use super::{Generation, fractional::Fractional};
 use crate::{
     engine::{Operand, WordSet},
+    format::reading::Tree,
     model::{Comparison, Fault, FaultCode, Variant, VersionDialect},
     value::{Name, Value},
 };
@@ -92,9 +93,25 @@ pub(super) struct Var {
     pub(super) root: Root,
     /// The keys and list indexes below it.
     pub(super) path: Box<[Box<str>]>,
-    pub(super) default: Option<Expr>,
-    /// The whole path as written.
-    pub(super) said: Box<str>,
+    pub(super) default: Option<Box<Expr>>,
+}
+
+impl Var {
+    /// The whole path.
+    pub(super) fn said(&self) -> String {
+        let root = match &self.root {
+            Root::Whole | Root::Element | Root::Supplied(_) => String::new(),
+            Root::TargetingKey => "targetingKey".to_owned(),
+            Root::Attribute(name) => name.text(),
+            Root::FlagKey => "$flagd.flagKey".to_owned(),
+            Root::Timestamp => "$flagd.timestamp".to_owned(),
+            Root::Flagd => "$flagd".to_owned(),
+        };
+        let path = self.path.iter().map(|key| &**key);
+        let parts: Vec<_> =
+            Some(root.as_str()).filter(|root| !root.is_empty()).into_iter().chain(path).collect();
+        parts.join(".")
+    }
 }
 
 #[derive(Debug)]
@@ -168,24 +185,21 @@ pub(super) struct Compiler<'c> {
 }
 
 impl Compiler<'_> {
-    pub(super) fn expression(&mut self, json: &Value) -> Expr {
+    pub(super) fn expression(&mut self, json: &Tree<'_>) -> Expr {
         match json {
-            Value::Object(entries) if entries.len() == 1 => match entries.first() {
-                Some((operator, operands)) => self.operation(operator, operands),
-                None => self.literal(json.clone()),
+            Tree::Object(entries) => match entries.as_slice() {
+                [(operator, operands)] => self.operation(operator, operands),
+                _ => self.literal(json),
             },
-            Value::List(elements) => {
-                let elements: Vec<_> = elements.iter().map(|element| self.expression(element)).collect();
-                if elements.iter().all(|element| matches!(element, Expr::Literal(_))) {
-                    return self.literal(json.clone());
-                }
-                Expr::List(elements.into())
+            Tree::List(elements) if elements.iter().any(has_operations) => {
+                Expr::List(elements.iter().map(|element| self.expression(element)).collect())
             }
-            other => self.literal(other.clone()),
+            other => self.literal(other),
         }
     }
 
-    fn literal(&self, value: Value) -> Expr {
+    fn literal(&self, json: &Tree<'_>) -> Expr {
+        let value = Value::from(json);
         let variant = match &value {
             Value::List(_) | Value::Object(_) | Value::Null => None,
             scalar => scalar.scalar_text().and_then(|text| index_of(self.variants, &text)),
@@ -193,30 +207,30 @@ impl Compiler<'_> {
         Expr::Literal(Literal { value, variant })
     }
 
-    fn all(&mut self, operands: &Value) -> Box<[Expr]> {
+    fn all(&mut self, operands: &Tree<'_>) -> Box<[Expr]> {
         match operands {
-            Value::List(operands) => operands.iter().map(|operand| self.expression(operand)).collect(),
+            Tree::List(operands) => operands.iter().map(|operand| self.expression(operand)).collect(),
             other => [self.expression(other)].into(),
         }
     }
 
     /// Exactly so many operands; absent ones are null.
-    fn exactly<const N: usize>(&mut self, operands: &Value) -> [Expr; N] {
+    fn exactly<const N: usize>(&mut self, operands: &Tree<'_>) -> [Expr; N] {
         let mut operands = self.all(operands).into_iter();
         let null = || Expr::Literal(Literal { value: Value::Null, variant: None });
         std::array::from_fn(|_| operands.next().unwrap_or_else(null))
     }
 
-    fn one(&mut self, operands: &Value) -> Expr {
+    fn one(&mut self, operands: &Tree<'_>) -> Expr {
         let [operand] = self.exactly::<1>(operands);
         operand
     }
 
     /// The list, and the operation on each element of it.
-    fn over<const N: usize>(&mut self, operands: &Value) -> [Expr; N] {
-        let absent = Value::Null;
+    fn over<const N: usize>(&mut self, operands: &Tree<'_>) -> [Expr; N] {
+        let absent = Tree::Null;
         let at = |index: usize| match operands {
-            Value::List(operands) => operands.get(index).unwrap_or(&absent),
+            Tree::List(operands) => operands.get(index).unwrap_or(&absent),
             other if index == 0 => other,
             _ => &absent,
         };
@@ -229,7 +243,7 @@ impl Compiler<'_> {
         })
     }
 
-    fn operation(&mut self, operator: &str, operands: &Value) -> Expr {
+    fn operation(&mut self, operator: &str, operands: &Tree<'_>) -> Expr {
         let equal = |sides, strict, negate| Expr::Equal { sides, strict, negate };
         let order = |comparison, parts| Expr::Order { comparison, parts };
         match operator {
@@ -269,22 +283,14 @@ impl Compiler<'_> {
             "starts_with" => Expr::Affix { end: false, parts: self.all(operands) },
             "ends_with" => Expr::Affix { end: true, parts: self.all(operands) },
             "sem_ver" => self.version(operands),
-            "fractional" => {
-                let operands = match operands {
-                    Value::List(operands) => operands.to_vec(),
-                    other => vec![other.clone()],
-                };
-                let parts = operands.iter().map(|operand| self.expression(operand)).collect();
-                Expr::Fractional(Box::new(Fractional::new(parts, self.generation)))
-            }
+            "fractional" => Expr::Fractional(Box::new(Fractional::new(self.all(operands), self.generation))),
             "$ref" if self.refs => {
                 let name = operands.as_str().unwrap_or_default();
                 if let Some(evaluator) = self.evaluators.get(name) {
                     self.needs_time = true;
                     return Expr::Shared(Arc::clone(evaluator));
                 }
-                self.unknown_evaluator =
-                    Some(operands.as_str().map_or_else(|| operands.to_string(), str::to_owned));
+                self.unknown_evaluator = Some(name.to_owned());
                 broken(format!("there is no evaluator `{name}`"))
             }
             unknown => {
@@ -296,24 +302,23 @@ impl Compiler<'_> {
         }
     }
 
-    fn var(&mut self, operands: &Value) -> Expr {
+    fn var(&mut self, operands: &Tree<'_>) -> Expr {
         let (path, default) = match operands {
-            Value::List(operands) => (operands.first(), operands.get(1)),
+            Tree::List(operands) => (operands.first(), operands.get(1)),
             other => (Some(other), None),
         };
         let path = match path {
-            None | Some(Value::Null) => String::new(),
-            Some(scalar @ (Value::Text(_) | Value::Number(_))) => {
-                scalar.scalar_text().unwrap_or_default().into_owned()
-            }
+            None | Some(Tree::Null) => Cow::Borrowed(""),
+            Some(Tree::Text(path)) => Cow::Borrowed(&**path),
+            Some(Tree::Number(index)) => Cow::Owned(index.to_string()),
             Some(_) => {
                 self.needs_time = true;
                 return Expr::VarAt(self.all(operands));
             }
         };
-        let default = default.map(|default| self.expression(default));
-        let (root, path_below) = self.root(&path);
-        Expr::Var(Box::new(Var { root, path: path_below, default, said: path.into() }))
+        let default = default.map(|default| Box::new(self.expression(default)));
+        let (root, path) = self.root(&path);
+        Expr::Var(Box::new(Var { root, path, default }))
     }
 
     fn root(&mut self, path: &str) -> (Root, Box<[Box<str>]>) {
@@ -351,7 +356,7 @@ impl Compiler<'_> {
         (root, parts.collect())
     }
 
-    fn within(&mut self, operands: &Value) -> Expr {
+    fn within(&mut self, operands: &Tree<'_>) -> Expr {
         let [needle, hay] = self.exactly(operands);
         let many = match &hay {
             Expr::Literal(Literal { value: Value::List(list), .. }) if list.len() >= MANY => {
@@ -365,7 +370,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn version(&mut self, operands: &Value) -> Expr {
+    fn version(&mut self, operands: &Tree<'_>) -> Expr {
         let parts = self.all(operands);
         let known = match &*parts {
             [_, Expr::Literal(operator), Expr::Literal(with)] => operator
@@ -386,6 +391,15 @@ impl Compiler<'_> {
     }
 }
 
+/// Whether there is anything in it to evaluate.
+fn has_operations(json: &Tree<'_>) -> bool {
+    match json {
+        Tree::Object(entries) => entries.len() == 1,
+        Tree::List(elements) => elements.iter().any(has_operations),
+        _ => false,
+    }
+}
+
 fn broken(message: String) -> Expr {
     Expr::Broken(Box::new(Fault::new(FaultCode::ParseError, message)))
 }
@@ -400,7 +414,7 @@ impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::Literal(literal) => return write!(f, "{}", literal.value),
-            Self::Var(var) => return write!(f, "{}", var.said),
+            Self::Var(var) => return f.write_str(&var.said()),
             Self::List(_) => "list",
             Self::VarAt(_) => "var",
             Self::Missing(_) => "missing",

@@ -32,7 +32,7 @@ use indexmap::IndexMap;
 use self::compile::{Shared, metadata};
 use super::{
     Format, FormatError,
-    reading::{Pairs, Raw, Source},
+    reading::{Pairs, Raw, Source, Tree},
 };
 use crate::{
     context::Context,
@@ -164,7 +164,7 @@ impl Flagd {
         let mut compiled = IndexMap::new();
         for (name, raw) in evaluators.into_iter().flat_map(|pairs| pairs.0) {
             let at = format!("$evaluators/{name}");
-            match source.part::<Value>(raw) {
+            match source.part::<Tree<'_>>(raw) {
                 Ok(json) => {
                     let (expression, problems) = Shared::evaluator(self, &json);
                     warnings.extend(problems.into_iter().map(|problem| Warning::general(&*at, problem)));

@@ -1,6 +1,6 @@
 //! UFC's flags as flags of the model: an allocation is a rule.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use indexmap::IndexMap;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     engine::rfc3339,
-    format::reading::{Source, Text},
+    format::reading::{At, Source, Text},
     model::{
         Condition, Fault, FaultCode, Flag, Outcome, Period, Range, Reason, Rule, Switch, ValueType, Variant,
         Warning,
@@ -44,7 +44,7 @@ impl Refused {
 }
 
 /// The variants of a flag: the index of each, or why it can't be served.
-type Variations = IndexMap<String, Result<usize, String>>;
+type Variations<'a> = IndexMap<Cow<'a, str>, Result<usize, String>>;
 
 impl<'a> Compiler<'a, '_> {
     pub(super) fn flag(&mut self, key: &str, flag: document::Flag<'a>) -> Result<Flag, Refused> {
@@ -72,11 +72,11 @@ impl<'a> Compiler<'a, '_> {
                     Err(problem)
                 }
             };
-            variations.insert(name.into_owned(), index);
+            variations.insert(name, index);
         }
         let mut rules = Vec::with_capacity(flag.allocations.len());
         for (index, allocation) in flag.allocations.into_iter().enumerate() {
-            let at = format!("allocations/{index}");
+            let at = At::element("allocations", index);
             rules.push(self.allocation(key, allocation, &at, flag.total_shards, &variations)?);
         }
         Ok(Flag {
@@ -91,9 +91,9 @@ impl<'a> Compiler<'a, '_> {
         &mut self,
         flag: &str,
         allocation: document::Allocation<'a>,
-        at: &str,
+        at: &At<'_>,
         total: Option<u32>,
-        variations: &Variations,
+        variations: &Variations<'a>,
     ) -> Result<Rule, Refused> {
         let document::Allocation { key, rules, start_at, end_at, splits } = allocation;
         let mut conditions = Vec::new();
@@ -112,14 +112,15 @@ impl<'a> Compiler<'a, '_> {
             let mut all = Vec::with_capacity(rule.conditions.len());
             for (number, raw) in rule.conditions.into_iter().enumerate() {
                 let read = self.source.part::<document::Condition<'_>>(raw).map_err(|error| error.problem);
-                let at = format!("{at}/rules/{index}/conditions/{number}");
+                let rule = at.at("rules", index);
+                let at = rule.at("conditions", number);
                 match (read.and_then(|one| condition::compile(one, self.reading)), self.reading) {
                     (Ok(condition), _) => all.push(condition),
-                    (Err(problem), Reading::Datadog) => return Err(Refused::new(at, problem)),
+                    (Err(problem), Reading::Datadog) => return Err(Refused::new(at.to_string(), problem)),
                     (Err(problem), Reading::Eppo) => {
                         let message = format!("{problem}; the condition is false");
                         let place = self.source.place(raw, 0);
-                        self.warnings.push(Warning { place, ..Warning::of(flag, at, message) });
+                        self.warnings.push(Warning { place, ..Warning::of(flag, at.to_string(), message) });
                         all.push(Condition::NEVER);
                     }
                 }
@@ -141,7 +142,7 @@ impl<'a> Compiler<'a, '_> {
         let listed = splits.iter().any(|split| !split.shards.is_empty());
         let mut parts = Vec::with_capacity(splits.len());
         for (index, split) in splits.into_iter().enumerate() {
-            parts.push(self.part(flag, split, &format!("{at}/splits/{index}"), total, variations)?);
+            parts.push(self.part(flag, split, &at.at("splits", index), total, variations)?);
         }
         let sharded = parts.iter().any(|part| !part.shards.is_empty());
         let reason = match (targeted, bounded, single) {
@@ -161,9 +162,9 @@ impl<'a> Compiler<'a, '_> {
         &mut self,
         flag: &str,
         split: document::Split<'a>,
-        at: &str,
+        at: &At<'_>,
         total: Option<u32>,
-        variations: &Variations,
+        variations: &Variations<'a>,
     ) -> Result<Part, Refused> {
         let name = split.variation_key.as_str();
         let problem = match variations.get(name) {
@@ -173,10 +174,10 @@ impl<'a> Compiler<'a, '_> {
         };
         let outcome = match (problem, self.reading) {
             (Ok(index), _) => Outcome::Variant(index),
-            (Err(problem), Reading::Datadog) => return Err(Refused::new(at, problem)),
+            (Err(problem), Reading::Datadog) => return Err(Refused::new(at.to_string(), problem)),
             (Err(problem), Reading::Eppo) => {
                 let message = format!("{problem}; whoever is assigned to it gets the default");
-                self.warnings.push(Warning::of(flag, at, message));
+                self.warnings.push(Warning::of(flag, at.to_string(), message));
                 Outcome::Fault(Fault::new(FaultCode::ParseError, problem))
             }
         };
@@ -186,7 +187,7 @@ impl<'a> Compiler<'a, '_> {
                 (Some(total), _) => total,
                 (None, Reading::Eppo) => TOTAL,
                 (None, Reading::Datadog) => {
-                    return Err(Refused::new(format!("{at}/shards"), "there is no `totalShards`"));
+                    return Err(Refused::new(at.below("shards").to_string(), "there is no `totalShards`"));
                 }
             };
             let ranges = shard.ranges.iter().map(|range| Range::new(range.start, range.end)).collect();
@@ -199,12 +200,16 @@ impl<'a> Compiler<'a, '_> {
     }
 }
 
-fn time(text: Option<&Text<'_>>, at: &str, name: &str) -> Result<Option<flowline_core::Timestamp>, Refused> {
+fn time(
+    text: Option<&Text<'_>>,
+    at: &At<'_>,
+    name: &str,
+) -> Result<Option<flowline_core::Timestamp>, Refused> {
     let Some(text) = text else { return Ok(None) };
     match rfc3339(text.as_str()) {
         Some(time) => Ok(Some(time)),
         None => Err(Refused::new(
-            format!("{at}/{name}"),
+            at.below(name).to_string(),
             format!("`{}` is not an RFC 3339 time with an offset", text.as_str()),
         )),
     }

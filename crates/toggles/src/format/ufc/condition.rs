@@ -5,8 +5,8 @@ use semver::Version;
 use super::{Reading, document};
 use crate::{
     engine::{Predicate, Situation},
+    format::reading::Tree,
     model::{Comparison, Condition, Operator, Period, Subject, Test, Texts, Truth, VersionDialect},
-    value::Value,
 };
 
 /// The condition, or why it makes no sense.
@@ -15,16 +15,16 @@ pub(super) fn compile(condition: document::Condition<'_>, reading: Reading) -> R
     let name = attribute.as_str();
     let (operator, negate) = match operator.as_str() {
         "IS_NULL" => {
-            let Value::Bool(missing) = value else {
+            let Tree::Bool(missing) = value else {
                 return Err(format!("IS_NULL needs a boolean, not a {}", value.kind()));
             };
-            let present = looked_at(name, &|subject| Test::new(subject, Operator::Present));
+            let present = looked_at(name, Operator::Present, false);
             return Ok(if missing { Condition::Not(Box::new(present)) } else { present });
         }
         "MATCHES" => (pattern(&value)?, false),
         "NOT_MATCHES" => (pattern(&value)?, true),
-        "ONE_OF" => (one_of(&value)?, false),
-        "NOT_ONE_OF" => (one_of(&value)?, true),
+        "ONE_OF" => (one_of(value)?, false),
+        "NOT_ONE_OF" => (one_of(value)?, true),
         "GT" => (compared(Comparison::Greater, &value)?, false),
         "GTE" => (compared(Comparison::GreaterOrEqual, &value)?, false),
         "LT" => (compared(Comparison::Less, &value)?, false),
@@ -40,47 +40,54 @@ pub(super) fn compile(condition: document::Condition<'_>, reading: Reading) -> R
                 unknown => return Err(format!("unknown operator `{unknown}`")),
             };
             let version = value.as_str().and_then(|text| version(comparison, text));
-            (version.ok_or_else(|| format!("`{value}` is not a version"))?, false)
+            (version.ok_or_else(|| "a version is needed".to_owned())?, false)
         }
         unknown => return Err(format!("unknown operator `{unknown}`")),
     };
-    Ok(looked_at(name, &|subject| Test { negate, ..Test::new(subject, operator.clone()) }))
+    Ok(looked_at(name, operator, negate))
 }
 
 /// The test on an attribute; the subject's key stands in for an attribute `id` that is not given.
-fn looked_at(name: &str, test: &dyn Fn(Subject) -> Test) -> Condition {
+fn looked_at(name: &str, operator: Operator, negate: bool) -> Condition {
     let own = || Subject::attribute(name);
+    let test = |subject, operator| Test { negate, ..Test::new(subject, operator) };
     if name != "id" {
-        return test(own()).into();
+        return test(own(), operator).into();
     }
     let absent = Condition::Not(Box::new(Test::new(own(), Operator::Present).into()));
-    Condition::Any(vec![test(own()).into(), Condition::All(vec![absent, test(Subject::Key).into()])])
+    let given = test(own(), operator.clone()).into();
+    Condition::Any(vec![given, Condition::All(vec![absent, test(Subject::Key, operator).into()])])
 }
 
-fn pattern(value: &Value) -> Result<Operator, String> {
+fn pattern(value: &Tree<'_>) -> Result<Operator, String> {
     match value.as_str() {
         Some(pattern) => Ok(Operator::Pattern { pattern: pattern.into(), ignore_case: false, scalars: true }),
         None => Err(format!("a pattern is a text, not a {}", value.kind())),
     }
 }
 
-fn one_of(value: &Value) -> Result<Operator, String> {
-    let list = value.as_list().ok_or_else(|| format!("a list of texts is needed, not a {}", value.kind()))?;
-    let any_of = list
-        .iter()
-        .map(|one| one.as_str().map(Into::into).ok_or_else(|| format!("`{one}` in the list is no text")))
-        .collect::<Result<_, _>>()?;
+fn one_of(value: Tree<'_>) -> Result<Operator, String> {
+    let Tree::List(list) = value else {
+        return Err(format!("a list of texts is needed, not a {}", value.kind()));
+    };
+    let mut any_of = Vec::with_capacity(list.len());
+    for one in list {
+        match one {
+            Tree::Text(text) => any_of.push(text.into()),
+            other => return Err(format!("a {} in the list is no text", other.kind())),
+        }
+    }
     Ok(Operator::Text { any_of, how: Texts::Is, ignore_case: false, scalars: true })
 }
 
 /// By version if the operand is one, else by number.
-fn compared(comparison: Comparison, value: &Value) -> Result<Operator, String> {
+fn compared(comparison: Comparison, value: &Tree<'_>) -> Result<Operator, String> {
     let number = |with| Operator::Number { comparison, with, parse: true };
     match value {
-        Value::Number(with) => Ok(number(with.as_f64())),
-        Value::Text(text) => version(comparison, text)
+        Tree::Number(with) => Ok(number(with.as_f64())),
+        Tree::Text(text) => version(comparison, text)
             .or_else(|| text.parse().ok().filter(|with: &f64| with.is_finite()).map(number))
-            .ok_or_else(|| format!("`{value}` is neither a version nor a number")),
+            .ok_or_else(|| format!("`{text}` is neither a version nor a number")),
         other => Err(format!("a version or a number is needed, not a {}", other.kind())),
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::{
-    format::reading::{Pairs, Raw, Text, or_default},
+    format::reading::{Pairs, Raw, Text, Tree, or_default},
     value::Value,
 };
 
@@ -71,8 +71,8 @@ pub(super) struct Condition<'a> {
     pub(super) attribute: Text<'a>,
     #[serde(borrow)]
     pub(super) operator: Text<'a>,
-    #[serde(default)]
-    pub(super) value: Value,
+    #[serde(borrow, default)]
+    pub(super) value: Tree<'a>,
 }
 
 #[derive(Debug, Deserialize)]

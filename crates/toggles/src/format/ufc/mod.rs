@@ -16,6 +16,7 @@
 //! numbers compare as numbers; `3.0` is an integer; an invalid pattern is false in both readings; a shard that everybody is in asks for no key; a
 //! flag that can't be read as a whole is an error at Eppo (`ASSIGNMENT_ERROR`).
 
+mod bandit;
 mod compile;
 mod condition;
 mod details;
@@ -24,6 +25,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+pub use self::bandit::{Action, Attributes, Bandits};
 use self::compile::{Compiler, Refused};
 pub use self::details::{Allocation, AllocationCode, Details, EvaluationCode, Resolution};
 use super::{Format, FormatError, reading::Source};

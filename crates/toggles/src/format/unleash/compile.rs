@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     engine::rfc3339,
-    format::reading::Text,
+    format::reading::{At, Text},
     model::{
         Condition, Facts, Flag, FlagCheck, FlagKind, MissingInput, Outcome, PastEnd, Prerequisite, Reason,
         Rule, Slice, Split, Switch, Test, Truth, ValueType, Warning,
@@ -35,17 +35,22 @@ pub(super) struct Compiler<'c> {
 }
 
 impl Compiler<'_> {
-    pub(super) fn warn(&mut self, at: &str, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, at: &At<'_>, message: impl Into<String>) {
         self.warnings.push(if self.segment {
             Warning::general(format!("segments/{}/{at}", self.flag), message)
         } else {
-            Warning::of(self.flag, at, message)
+            Warning::of(self.flag, at.to_string(), message)
         });
     }
 
-    fn constraints(&mut self, constraints: Vec<Constraint<'_>>, at: &str, conditions: &mut Vec<Condition>) {
+    fn constraints(
+        &mut self,
+        constraints: Vec<Constraint<'_>>,
+        at: &At<'_>,
+        conditions: &mut Vec<Condition>,
+    ) {
         for (index, constraint) in constraints.into_iter().enumerate() {
-            conditions.push(constraint::compile(constraint, &format!("{at}constraints/{index}"), self));
+            conditions.push(constraint::compile(constraint, &at.at("constraints", index), self));
         }
     }
 
@@ -55,7 +60,7 @@ impl Compiler<'_> {
         variants: Vec<Variant<'_>>,
         stickiness: Option<&str>,
         group: &str,
-        at: &str,
+        at: &At<'_>,
         all: &mut Vec<crate::model::Variant>,
     ) -> Option<Outcome> {
         let first = variants.first()?;
@@ -81,7 +86,7 @@ impl Compiler<'_> {
             all.push(chosen(variant.name.as_str(), variant.payload));
         }
         if total > f64::from(u32::MAX) {
-            self.warn(&format!("{at}variants"), "the weights are too large; none is chosen");
+            self.warn(&at.below("variants"), "the weights are too large; none is chosen");
             total = 0.0;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range")]
@@ -113,13 +118,13 @@ impl Compiler<'_> {
         feature: Option<&Outcome>,
         variants: &mut Vec<crate::model::Variant>,
     ) -> Rule {
-        let at = format!("strategies/{index}/");
-        let mut parameters = Parameters::new();
+        let at = At::element("strategies", index);
+        let mut parameters = Parameters::default();
         for (name, raw) in strategy.parameters.into_iter().flat_map(|pairs| pairs.0) {
             match serde_json::from_str::<Option<Text<'_>>>(raw.get()) {
-                Ok(Some(text)) => drop(parameters.insert(name.into_owned(), text.0.into_owned())),
+                Ok(Some(text)) => parameters.0.push((name, text.0)),
                 Ok(None) => {}
-                Err(_) => self.warn(&format!("{at}parameters/{name}"), "is no text and counts as absent"),
+                Err(_) => self.warn(&at.below("parameters").below(&name), "is no text and counts as absent"),
             }
         }
         let name = strategy.name.as_str();
@@ -136,8 +141,8 @@ impl Compiler<'_> {
         if !matches!(own, Condition::Constant(Truth::True)) {
             conditions.push(own);
         }
-        let group = parameters.get("groupId").map_or(self.flag, String::as_str);
-        let stickiness = parameters.get("stickiness").map_or("", String::as_str);
+        let group = parameters.get("groupId").unwrap_or(self.flag);
+        let stickiness = parameters.get("stickiness").unwrap_or_default();
         let choice = self.choice(strategy.variants, Some(stickiness), group, &at, variants);
         let then = choice.or_else(|| feature.cloned()).unwrap_or(Outcome::Variant(ON));
         let plain = matches!(then, Outcome::Variant(_));
@@ -157,7 +162,7 @@ impl Compiler<'_> {
         if !feature.variants.is_empty() || feature.strategies.iter().any(|one| !one.variants.is_empty()) {
             variants.extend_from_slice(&SWITCH);
         }
-        let own = self.choice(feature.variants, None, self.flag, "", &mut variants);
+        let own = self.choice(feature.variants, None, self.flag, &At::top(""), &mut variants);
         let rules: Vec<_> = feature
             .strategies
             .into_iter()
@@ -187,7 +192,7 @@ impl Compiler<'_> {
 
     pub(super) fn segment(&mut self, segment: Segment<'_>) -> crate::model::Segment {
         let mut conditions = Vec::new();
-        self.constraints(segment.constraints, "", &mut conditions);
+        self.constraints(segment.constraints, &At::top(""), &mut conditions);
         crate::model::Segment { name: Name::new(self.flag), condition: Condition::All(conditions) }
     }
 }

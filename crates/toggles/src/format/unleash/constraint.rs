@@ -3,7 +3,7 @@
 use super::{compile::Compiler, document::Constraint};
 use crate::{
     engine::rfc3339,
-    format::reading::Text,
+    format::reading::{At, Text},
     model::{Comparison, Condition, Operator, Subject, Test, Texts, Truth, VersionDialect},
 };
 
@@ -17,22 +17,22 @@ pub(super) fn one_of(texts: impl IntoIterator<Item = Box<str>>) -> Operator {
     Operator::Text { any_of: texts.into_iter().collect(), how: Texts::Is, ignore_case: false, scalars: true }
 }
 
-pub(super) fn compile(constraint: Constraint<'_>, at: &str, compiler: &mut Compiler<'_>) -> Condition {
+pub(super) fn compile(constraint: Constraint<'_>, at: &At<'_>, compiler: &mut Compiler<'_>) -> Condition {
     let Constraint { context_name, operator, values, value, case_insensitive, inverted } = constraint;
     let name = context_name.as_str();
     let value = value.as_ref().map_or("", Text::as_str);
-    let texts = |how, ignore_case| Operator::Text {
-        any_of: values.iter().map(|text| text.as_str().into()).collect(),
+    let texts = |how, ignore_case, values: Vec<Text<'_>>| Operator::Text {
+        any_of: values.into_iter().map(Text::into_boxed).collect(),
         how,
         ignore_case,
         scalars: true,
     };
     let negate = inverted != (operator.as_str() == "NOT_IN");
     let operator = match operator.as_str() {
-        "IN" | "NOT_IN" => Ok(texts(Texts::Is, false)),
-        "STR_STARTS_WITH" => Ok(texts(Texts::StartsWith, case_insensitive)),
-        "STR_ENDS_WITH" => Ok(texts(Texts::EndsWith, case_insensitive)),
-        "STR_CONTAINS" => Ok(texts(Texts::Contains, case_insensitive)),
+        "IN" | "NOT_IN" => Ok(texts(Texts::Is, false, values)),
+        "STR_STARTS_WITH" => Ok(texts(Texts::StartsWith, case_insensitive, values)),
+        "STR_ENDS_WITH" => Ok(texts(Texts::EndsWith, case_insensitive, values)),
+        "STR_CONTAINS" => Ok(texts(Texts::Contains, case_insensitive, values)),
         "NUM_EQ" => number(Comparison::Equal, value),
         "NUM_GT" => number(Comparison::Greater, value),
         "NUM_GTE" => number(Comparison::GreaterOrEqual, value),
@@ -48,7 +48,7 @@ pub(super) fn compile(constraint: Constraint<'_>, at: &str, compiler: &mut Compi
         "REGEX" => {
             Ok(Operator::Pattern { pattern: value.into(), ignore_case: case_insensitive, scalars: true })
         }
-        "IN_CIDR" => Ok(Operator::Network { any_of: values.iter().map(|one| one.as_str().into()).collect() }),
+        "IN_CIDR" => Ok(Operator::Network { any_of: values.into_iter().map(Text::into_boxed).collect() }),
         unknown => Err(format!("unknown operator `{unknown}`")),
     };
     match operator {

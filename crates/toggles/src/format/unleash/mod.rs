@@ -28,7 +28,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use indexmap::IndexMap;
 use serde::Serialize;
 
-pub use self::strategy::{Parameters, Strategy};
+pub use self::strategy::{CustomParameters, Strategy};
 use self::{
     compile::{Compiler, ON},
     document::{Document, Event, Named},

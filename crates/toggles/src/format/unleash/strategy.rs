@@ -1,17 +1,20 @@
 //! Unleash's activation strategies as conditions.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
 
 use super::{
     compile::Compiler,
     constraint::{one_of, subject},
 };
-use crate::model::{
-    Bucketing, Condition, Hash, Input, MissingInput, Operator, Range, Scale, Share, Subject, Test, Truth,
+use crate::{
+    format::reading::At,
+    model::{
+        Bucketing, Condition, Hash, Input, MissingInput, Operator, Range, Scale, Share, Subject, Test, Truth,
+    },
 };
 
-/// A strategy's parameters: texts by name.
-pub type Parameters = BTreeMap<String, String>;
+/// The parameters of a custom strategy: texts by name.
+pub type CustomParameters = BTreeMap<String, String>;
 
 /// A custom strategy: what its parameters ask of a context.
 ///
@@ -22,10 +25,10 @@ pub type Parameters = BTreeMap<String, String>;
 /// use flowline_toggles::{
 ///     context::Context,
 ///     engine::{Fixed, Ruleset},
-///     format::{Format, unleash::{Parameters, Unleash}},
+///     format::{Format, unleash::{CustomParameters, Unleash}},
 ///     model::{Condition, Operator, Subject, Test},
 /// };
-/// let unleash = Unleash::new().with_strategy("tenant", |parameters: &Parameters| {
+/// let unleash = Unleash::new().with_strategy("tenant", |parameters: &CustomParameters| {
 ///     let tenants = parameters.get("tenants").map(String::as_str).unwrap_or_default();
 ///     Condition::from(Test::new(Subject::attribute("tenant"), Operator::one_of(tenants.split(';'))))
 /// });
@@ -38,11 +41,11 @@ pub type Parameters = BTreeMap<String, String>;
 /// ```
 pub trait Strategy: Send + Sync {
     /// When it is satisfied.
-    fn condition(&self, parameters: &Parameters) -> Condition;
+    fn condition(&self, parameters: &CustomParameters) -> Condition;
 }
 
-impl<F: Fn(&Parameters) -> Condition + Send + Sync> Strategy for F {
-    fn condition(&self, parameters: &Parameters) -> Condition {
+impl<F: Fn(&CustomParameters) -> Condition + Send + Sync> Strategy for F {
+    fn condition(&self, parameters: &CustomParameters) -> Condition {
         self(parameters)
     }
 }
@@ -53,11 +56,25 @@ impl Debug for dyn Strategy {
     }
 }
 
+/// A strategy's parameters as the document has them, of a name that stands twice the last.
+#[derive(Debug, Default)]
+pub(super) struct Parameters<'a>(pub(super) Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl Parameters<'_> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(there, _)| *there == name).map(|(_, text)| &**text)
+    }
+
+    fn to_map(&self) -> CustomParameters {
+        self.0.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect()
+    }
+}
+
 /// A strategy's own test.
 pub(super) fn compile(
     name: &str,
-    parameters: &Parameters,
-    at: &str,
+    parameters: &Parameters<'_>,
+    at: &At<'_>,
     compiler: &mut Compiler<'_>,
 ) -> Condition {
     match name {
@@ -66,7 +83,7 @@ pub(super) fn compile(
             Test::new(Subject::Key, one_of(entries(parameters, "userIds").map(Into::into))).into()
         }
         "flexibleRollout" => {
-            let stickiness = Stickiness::of(parameters.get("stickiness").map(String::as_str));
+            let stickiness = Stickiness::of(parameters.get("stickiness"));
             rollout("rollout", &stickiness, parameters, at, compiler)
         }
         "gradualRolloutUserId" => {
@@ -91,7 +108,7 @@ pub(super) fn compile(
         }
         custom => {
             if let Some(strategy) = compiler.front.strategies.get(custom) {
-                return strategy.condition(parameters);
+                return strategy.condition(&parameters.to_map());
             }
             compiler.warn(at, format!("no strategy `{custom}` is registered; it is never satisfied"));
             Condition::NEVER
@@ -99,8 +116,8 @@ pub(super) fn compile(
     }
 }
 
-fn entries<'p>(parameters: &'p Parameters, name: &str) -> impl Iterator<Item = &'p str> {
-    let list = parameters.get(name).map_or("", String::as_str);
+fn entries<'p>(parameters: &'p Parameters<'_>, name: &str) -> impl Iterator<Item = &'p str> {
+    let list = parameters.get(name).unwrap_or_default();
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
@@ -152,11 +169,11 @@ impl<'a> Stickiness<'a> {
 fn rollout(
     percent: &str,
     stickiness: &Stickiness<'_>,
-    parameters: &Parameters,
-    at: &str,
+    parameters: &Parameters<'_>,
+    at: &At<'_>,
     compiler: &mut Compiler<'_>,
 ) -> Condition {
-    let text = parameters.get(percent).map_or("", String::as_str);
+    let text = parameters.get(percent).unwrap_or_default();
     let Ok(percent) = text.parse::<u32>() else {
         let text: String = text.chars().take(80).collect();
         compiler.warn(at, format!("`{percent}` is `{text}`, no whole percentage; it is never satisfied"));
@@ -167,7 +184,7 @@ fn rollout(
         // Everybody, whatever their point; a field that is missing has none.
         100.. if !matches!(stickiness, Stickiness::Field(_)) => Condition::ALWAYS,
         _ => {
-            let group = parameters.get("groupId").map_or(compiler.flag, String::as_str);
+            let group = parameters.get("groupId").unwrap_or(compiler.flag);
             Condition::Share(Share {
                 bucketing: stickiness.bucketing(group, 0, 100, MissingInput::NoPoint),
                 ranges: vec![Range::up_to_and_with(f64::from(percent))],

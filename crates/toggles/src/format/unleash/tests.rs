@@ -165,7 +165,7 @@ fn hosts_are_compared_without_case() {
 fn an_unknown_strategy_is_never_satisfied_and_the_next_one_counts() {
     let ruleset = strategy(r#"{"name": "moon-phase"}, {"name": "default"}"#);
     assert!(on(&ruleset, &Context::anonymous()));
-    insta::assert_snapshot!(ruleset.warnings().first().unwrap(), @"flag `f`, strategies/0/: no strategy `moon-phase` is registered; it is never satisfied");
+    insta::assert_snapshot!(ruleset.warnings().first().unwrap(), @"flag `f`, strategies/0: no strategy `moon-phase` is registered; it is never satisfied");
 }
 
 #[test]

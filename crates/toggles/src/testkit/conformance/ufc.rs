@@ -1,4 +1,4 @@
-//! UFC in both readings: every file of `eppo/ufc/tests` and of `ffe/evaluation-cases`.
+//! UFC in both readings: every file of `eppo/ufc/tests`, `eppo/ufc/bandit-tests` and `ffe/evaluation-cases`.
 
 use std::{fs, path::Path};
 
@@ -9,13 +9,13 @@ use crate::{
     engine::{Host, Ruleset},
     format::{
         Format,
-        ufc::{Details, Resolution, Ufc, context, value_type},
+        ufc::{Action, Attributes, Bandits, Details, Resolution, Ufc, context, value_type},
     },
     model::ValueType,
     value::Value,
 };
 
-/// Runs the suite in the folder `eppo` of `directory`: assignments and evaluation details.
+/// Runs the suite in the folder `eppo` of `directory`: assignments, evaluation details, and the actions of bandits.
 pub fn eppo(directory: &Path) -> Option<Report> {
     let mut report = Report::default();
     let folder = directory.join("eppo/ufc");
@@ -29,7 +29,45 @@ pub fn eppo(directory: &Path) -> Option<Report> {
             assignment(name, &ruleset, test, subject, &mut report);
         }
     }
+    if let Some(files) = json_files(&folder.join("bandit-tests"), &mut report) {
+        bandits(&folder, &files, &mut report);
+    }
     Some(report)
+}
+
+fn bandits(folder: &Path, files: &[(String, Json)], report: &mut Report) {
+    let flags = folder.join("bandit-flags-v1.json");
+    let Some(ruleset) = read(Ufc::eppo(), &flags, report) else { return };
+    let text = |file| fs::read_to_string(file).unwrap_or_default();
+    let bandits = match Bandits::read(&text(flags), &text(folder.join("bandit-models-v1.json"))) {
+        Ok(bandits) => bandits,
+        Err(error) => return report.fail("bandit-models-v1.json", "models", error.to_string()),
+    };
+    let host = Host::default();
+    for (file, test) in files {
+        let flag = self::text(&test["flag"]);
+        for subject in list(&test["subjects"]) {
+            let key = self::text(&subject["subjectKey"]);
+            let attributes = Attributes::from_object(&Value::from(&subject["subjectAttributes"]));
+            let actions: Vec<_> = list(&subject["actions"])
+                .iter()
+                .map(|action| Action {
+                    key: self::text(&action["actionKey"]).to_owned(),
+                    attributes: Attributes::from_object(&Value::from(action)),
+                })
+                .collect();
+            let context = attributes.context(key);
+            let got = Resolution::of(&ruleset, flag, ValueType::String, &context, &host);
+            let assigned = got.value.and_then(Value::as_str);
+            let action = assigned.and_then(|value| bandits.choose(flag, value, key, &attributes, &actions));
+            let expected = &subject["assignment"];
+            report.check(
+                format!("{file}: {key}"),
+                &(expected["variation"].as_str(), expected["action"].as_str()),
+                &(assigned.or(test["defaultValue"].as_str()), action.map(|action| action.key.as_str())),
+            );
+        }
+    }
 }
 
 fn assignment(name: String, ruleset: &Ruleset, test: &Json, subject: &Json, report: &mut Report) {
