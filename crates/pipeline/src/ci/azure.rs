@@ -99,7 +99,8 @@ fn work(job: &Job) -> Yaml {
 
 fn steps(job: &Job) -> Vec<Yaml> {
     let writes = job.permissions.get(&Scope::Contents) == Some(&Access::Write);
-    let checkout = map([("checkout", Some("self".into())), ("persistCredentials", Some(writes.to_string().into()))]);
+    let checkout =
+        map([("checkout", Some("self".into())), ("persistCredentials", Some(writes.to_string().into()))]);
     let cache = job.cache.as_ref().map(|cache| {
         let mut parts = vec![format!("\"{}\"", cache.key), "\"$(Agent.OS)\"".to_owned()];
         parts.extend(cache.files.iter().map(|file| file.as_str().to_owned()));
