@@ -3,7 +3,7 @@
 use super::{
     CiKind, CiTarget, RenderError, Rendered, header, shell,
     text::Label,
-    wrapper::{Access, Job, Later, PullRequestEvent, Scope, Triggers, Wrapper},
+    wrapper::{Access, Environment, Job, Later, PullRequestEvent, Scope, Triggers, Wrapper},
     yaml::{Yaml, map, some_list, some_map},
 };
 
@@ -35,7 +35,7 @@ impl CiTarget for Azure {
             ("pr", Some(branches(pr.then_some("*")))),
             ("schedules", some_list(schedules(&wrapper.triggers))),
             ("pool", Some(map([("vmImage", Some(self.image.as_str().into()))]))),
-            ("stages", some_list(wrapper.jobs.iter().map(stage))),
+            ("stages", some_list(wrapper.jobs.iter().map(|job| stage(wrapper, job)))),
         ]);
         Ok(Rendered::new(&self.path, document.document(&header(wrapper)), notes(wrapper)))
     }
@@ -67,7 +67,7 @@ fn name(label: &Label) -> String {
     label.as_str().replace('-', "_")
 }
 
-fn stage(job: &Job) -> Yaml {
+fn stage(wrapper: &Wrapper, job: &Job) -> Yaml {
     let lock = job.concurrency.as_ref().map(|concurrency| match concurrency.policy {
         Later::Queue => "sequential",
         Later::CancelRunning => "runLatest",
@@ -78,22 +78,46 @@ fn stage(job: &Job) -> Yaml {
         ("stage", Some(name(&job.id).into())),
         ("dependsOn", Some(needs)),
         ("lockBehavior", lock.map(Yaml::from)),
-        ("jobs", some_list([work(job)])),
+        ("jobs", some_list([work(wrapper, job)])),
     ])
 }
 
-fn work(job: &Job) -> Yaml {
+/// The environment that makes a job a deployment job.
+fn fixed(job: &Job) -> Option<&Environment> {
+    job.environment.as_ref().filter(|environment| !environment.per_change)
+}
+
+/// Outputs of other stages, as variables of the job.
+fn variables(wrapper: &Wrapper, job: &Job) -> Option<Yaml> {
+    some_map(job.inputs.iter().map(|(variable, from)| {
+        let (source, output) = (name(&from.job), &from.output);
+        let deployment = wrapper.jobs.iter().any(|job| job.id == from.job && fixed(job).is_some());
+        // A deployment job's outputs have its name before them.
+        let before = if deployment { format!("{source}.") } else { String::new() };
+        let value = format!("$[ stageDependencies.{source}.{source}.outputs['{before}deployer.{output}'] ]");
+        (variable.as_str(), value.into())
+    }))
+}
+
+fn work(wrapper: &Wrapper, job: &Job) -> Yaml {
+    let variables = variables(wrapper, job);
     let steps = some_list(steps(job));
     // The schema takes numbers and truth values only as text.
     let timeout = Some(job.timeout_minutes.to_string().into());
-    match job.environment.as_ref().filter(|environment| !environment.per_change) {
+    match fixed(job) {
         Some(environment) => map([
             ("deployment", Some(name(&job.id).into())),
             ("timeoutInMinutes", timeout),
             ("environment", Some(environment.name.as_str().into())),
+            ("variables", variables),
             ("strategy", Some(map([("runOnce", Some(map([("deploy", Some(map([("steps", steps)])))])))]))),
         ]),
-        None => map([("job", Some(name(&job.id).into())), ("timeoutInMinutes", timeout), ("steps", steps)]),
+        None => map([
+            ("job", Some(name(&job.id).into())),
+            ("timeoutInMinutes", timeout),
+            ("variables", variables),
+            ("steps", steps),
+        ]),
     }
 }
 
@@ -137,11 +161,9 @@ fn env(job: &Job) -> Option<Yaml> {
             ("FLOWLINE_AUDIENCE", identity.audience.as_str().into()),
         ]
     });
-    some_map(
-        token
-            .chain(job.env.iter().map(|(name, value)| (name.as_str(), value.as_str().into())))
-            .chain(job.secrets.iter().map(|name| (name.as_str(), format!("$({name})").into()))),
-    )
+    some_map(token.chain(job.env.iter().map(|(name, value)| (name.as_str(), value.as_str().into()))).chain(
+        job.secrets.iter().chain(job.inputs.keys()).map(|name| (name.as_str(), format!("$({name})").into())),
+    ))
 }
 
 fn notes(wrapper: &Wrapper) -> Vec<String> {

@@ -31,8 +31,6 @@ use crate::{
 };
 
 const SECRET: &str = "hunter2-hunter2";
-const TITLE: &str =
-    "\"; touch pwned; $(touch pwned) `touch pwned` ${{ secrets.DATABASE_PASSWORD }} ::error::x";
 
 #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where programs are")]
 fn environment() -> BTreeMap<String, String> {
@@ -219,10 +217,19 @@ fn external_act_gives_the_same_plan_and_outputs_as_the_laptop() {
     wrapper.jobs.remove(0);
     let job = &mut wrapper.jobs[0];
     job.needs.clear();
+    job.inputs.clear();
     job.call = words(call).unwrap();
     job.env.insert(Variable::new("FLOWLINE_TEST_DEPLOYER").unwrap(), Constant::new("1").unwrap());
     job.outputs = [Variable::new("plan").unwrap()].into();
-    job.clean_up = words(["touch", "cleaned-up"]).unwrap();
+    job.clean_up = words(["touch", &folder.join("cleaned-up").display().to_string()]).unwrap();
+    let mut later = Job::new(Label::new("later").unwrap(), words(["printenv", "PLAN_BEFORE"]).unwrap());
+    later.needs = vec![job.id.clone()];
+    let from = OutputOf { job: job.id.clone(), output: Variable::new("plan").unwrap() };
+    later.inputs = [(Variable::new("PLAN_BEFORE").unwrap(), from)].into();
+    wrapper.jobs.push(later);
+    let mut failing = Job::new(Label::new("failing").unwrap(), words(["false"]).unwrap());
+    failing.clean_up = words(["touch", &folder.join("failure-cleaned-up").display().to_string()]).unwrap();
+    wrapper.jobs.push(failing);
     // act doesn't know `queue`.
     let target = GitHub { queue: false, ..GitHub::default() };
     let repository = folder.join("repository");
@@ -235,9 +242,14 @@ fn external_act_gives_the_same_plan_and_outputs_as_the_laptop() {
     fs::create_dir(&cache).unwrap();
     let action = "name: cache\ninputs: {path: {}, key: {}}\nruns: {using: composite, steps: [{run: 'true', shell: bash}]}\n";
     fs::write(cache.join("action.yml"), action).unwrap();
+    // Jobs run in a copy of the repository, so what they touch has its place beside it.
+    let pwned = folder.join("pwned").display().to_string();
+    let title = format!(
+        "\"; touch {pwned}; $(touch {pwned}) `touch {pwned}` ${{{{ secrets.DATABASE_PASSWORD }}}} ::error::x"
+    );
     let event = serde_json::json!({
         "action": "opened",
-        "pull_request": { "number": 7, "title": TITLE, "head": { "ref": "feature" }, "base": { "ref": "main" } },
+        "pull_request": { "number": 7, "title": title, "head": { "ref": "feature" }, "base": { "ref": "main" } },
     });
     fs::write(folder.join("event.json"), event.to_string()).unwrap();
     for words in [
@@ -256,22 +268,27 @@ fn external_act_gives_the_same_plan_and_outputs_as_the_laptop() {
         .arg("--eventpath")
         .arg(folder.join("event.json"))
         .current_dir(&repository)
+        .env_clear()
+        .env("PATH", environment().get("PATH").unwrap())
         .env("HOME", folder)
         .env("XDG_CACHE_HOME", folder.join("xdg"))
         .env("XDG_CONFIG_HOME", folder.join("xdg"))
         .output()
         .unwrap();
     let log = text(&output);
-    assert!(output.status.success(), "{log}");
+    // The failing job fails the run, and the others don't care.
+    assert!(!output.status.success(), "{log}");
+    assert!(log.matches("Job succeeded").count() == 2, "{log}");
 
     let plan = word_after(&log, "::set-output:: plan=");
     assert_eq!(format!("plan={plan}\n"), outputs, "{log}");
+    assert!(log.contains(&format!("| {plan}")), "{log}");
     assert_eq!(word_after(&log, "summary sha256:"), word_after(&laptop, "summary sha256:"));
-    assert!(log.contains("change Some(7) title Some(\"\\\"; touch pwned;"), "{log}");
+    assert!(log.contains("change Some(7) title Some(\"\\\"; touch /"), "{log}");
     for secretive in [&log, &laptop, &outputs] {
         assert!(!secretive.contains(SECRET), "{secretive}");
     }
     assert!(log.contains("built 1 with ***") && log.contains("| ::error::printed by a program"), "{log}");
-    let touched = |name: &str| fs::exists(repository.join(name)).unwrap();
-    assert!(!touched("pwned") && !touched("cleaned-up"), "{log}");
+    let touched = |name: &str| fs::exists(folder.join(name)).unwrap();
+    assert!(!touched("pwned") && !touched("cleaned-up") && touched("failure-cleaned-up"), "{log}");
 }

@@ -191,10 +191,14 @@ fn step_env(wrapper: &Wrapper, job: &Job) -> Option<Yaml> {
     let change = change.iter().filter(|_| !wrapper.triggers.pull_request.is_empty());
     let audience =
         job.identity.iter().map(|identity| ("FLOWLINE_AUDIENCE", identity.audience.as_str().into()));
+    let inputs = job.inputs.iter().map(|(name, from)| {
+        (name.as_str(), format!("${{{{ needs.{}.outputs.{} }}}}", from.job, from.output).into())
+    });
     some_map(
         change
             .map(|(name, value)| (*name, Yaml::from(*value)))
             .chain(audience)
+            .chain(inputs)
             .chain(job.env.iter().map(|(name, value)| (name.as_str(), value.as_str().into())))
             .chain(
                 job.secrets.iter().map(|name| (name.as_str(), format!("${{{{ secrets.{name} }}}}").into())),

@@ -36,6 +36,17 @@ impl CiTarget for GitLab {
 
     fn render(&self, wrapper: &Wrapper) -> Result<Rendered, RenderError> {
         wrapper.check()?;
+        // An output reaches the jobs that need its job as a variable of the same name.
+        for job in &wrapper.jobs {
+            if let Some((name, from)) = job.inputs.iter().find(|(name, from)| **name != from.output) {
+                return Err(RenderError::NotExpressible {
+                    system: CiKind::GitLab,
+                    job: job.id.clone(),
+                    what: format!("that output `{}` becomes `{name}`", from.output),
+                    instead: "give the input the name of the output",
+                });
+            }
+        }
         let cancels = wrapper.jobs.iter().any(cancels);
         let auto_cancel = map([("on_new_commit", Some("interruptible".into()))]);
         let workflow =

@@ -79,6 +79,9 @@ fn stage_lines<'a>(wrapper: &'a Wrapper, job: &'a Job) -> Result<Stage<'a>, Rend
     if job.identity.is_some() {
         return refuse("an identity".to_owned(), "name a credential among `secrets`");
     }
+    if let Some(name) = job.inputs.keys().next() {
+        return refuse(format!("an input (`{name}`)"), "let the deployer read it from its own records");
+    }
     let mut environment = Vec::new();
     if !job.outputs.is_empty() {
         environment.push(format!("FLOWLINE_OUTPUT = {}", groovy(OUTPUTS)));

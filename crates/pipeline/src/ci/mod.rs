@@ -11,6 +11,7 @@
 
 mod azure;
 mod facts;
+mod files;
 mod github;
 mod gitlab;
 mod jenkins;
@@ -33,15 +34,16 @@ use flowline_core::error::{ErrorKind, Kinded};
 pub use self::{
     azure::Azure,
     facts::{CiKind, Facts},
+    files::{CiError, CiFiles},
     github::GitHub,
     gitlab::GitLab,
     jenkins::Jenkins,
-    reporter::{CiError, CiFiles, CiReporter},
+    reporter::CiReporter,
     speech::{Annotation, Level},
     text::{Branches, Constant, Cron, Label, TextError, Variable, Word},
     wrapper::{
-        Access, Cache, Concurrency, Environment, Identity, Job, Later, PullRequestEvent, Scope, Triggers,
-        Url, Wrapper, WrapperError, words,
+        Access, Cache, Concurrency, Environment, Identity, Job, Later, OutputOf, PullRequestEvent, Scope,
+        Triggers, Url, Wrapper, WrapperError, words,
     },
 };
 

@@ -25,7 +25,7 @@ fn constant(text: &str) -> Constant {
     Constant::new(text).unwrap()
 }
 
-/// Everything that a wrapper can say; `identity` apart, which Jenkins refuses.
+/// Everything that a wrapper can say; `identity` and inputs apart, which Jenkins refuses.
 pub(super) fn full(identity: bool) -> Wrapper {
     let mut preview = Job::new(
         label("preview"),
@@ -56,6 +56,10 @@ pub(super) fn full(identity: bool) -> Wrapper {
     deploy.concurrency =
         Some(Concurrency { group: label("production"), per_change: false, policy: Later::Queue });
     deploy.identity = identity.then(|| Identity { audience: constant("https://vault.awesome.com") });
+    if identity {
+        let from = OutputOf { job: label("preview"), output: variable("url") };
+        deploy.inputs = [(variable("url"), from)].into();
+    }
     deploy.env = [(variable("REGION"), constant("eu: west #1"))].into();
     deploy.secrets = [variable("DATABASE_PASSWORD")].into();
     deploy.cache =
@@ -178,6 +182,7 @@ fn github_actions_says_it_all() {
               FLOWLINE_CHANGE: ${{ github.event.pull_request.number }}
               FLOWLINE_CHANGE_TITLE: ${{ github.event.pull_request.title }}
               FLOWLINE_AUDIENCE: "https://vault.awesome.com"
+              url: ${{ needs.preview.outputs.url }}
               REGION: "eu: west #1"
               DATABASE_PASSWORD: ${{ secrets.DATABASE_PASSWORD }}
     ---
@@ -294,6 +299,8 @@ fn azure_has_a_stage_for_each_job() {
           - deployment: deploy_all
             timeoutInMinutes: "60"
             environment: production
+            variables:
+              url: "$[ stageDependencies.preview.preview.outputs['deployer.url'] ]"
             strategy:
               runOnce:
                 deploy:
@@ -313,6 +320,7 @@ fn azure_has_a_stage_for_each_job() {
                         FLOWLINE_AUDIENCE: "https://vault.awesome.com"
                         REGION: "eu: west #1"
                         DATABASE_PASSWORD: $(DATABASE_PASSWORD)
+                        url: $(url)
     ---
     note: Azure starts nothing when a pull request is closed: give previews a time to live
     note: Azure Repos ignores `pr:`; add a build validation policy to the branch there

@@ -90,6 +90,9 @@ pub struct Job {
     /// The outputs of the deployer that the system passes on.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub outputs: BTreeSet<Variable>,
+    /// Outputs of jobs that it needs, each as an environment variable.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<Variable, OutputOf>,
     /// What is kept between runs so that the deployer is there at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
@@ -98,6 +101,16 @@ pub struct Job {
     pub clean_up: Vec<Word>,
     /// The limit of time, in minutes, from 1.
     pub timeout_minutes: u32,
+}
+
+/// An output of another job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputOf {
+    /// The job.
+    pub job: Label,
+    /// Its output.
+    pub output: Variable,
 }
 
 /// Where a job deploys to.
@@ -251,8 +264,20 @@ pub enum WrapperError {
         /// The output.
         output: Variable,
     },
+    /// An input comes from an output that isn't there.
+    #[error(
+        "job `{job}` takes `{output}` of `{from}`; add `{from}` to its `needs` and `{output}` to the outputs there"
+    )]
+    Input {
+        /// The job.
+        job: Label,
+        /// Where the input would come from.
+        from: Label,
+        /// The output.
+        output: Variable,
+    },
     /// A variable is set twice.
-    #[error("job `{job}` sets `{variable}` as a constant and as a secret; keep one")]
+    #[error("job `{job}` sets `{variable}` twice, as a constant, a secret or an input; keep one")]
     SetTwice {
         /// The job.
         job: Label,
@@ -300,6 +325,15 @@ impl Wrapper {
             if let Some(needs) = job.needs.iter().find(|needs| !before.contains(needs)) {
                 return Err(WrapperError::Needs { job: job.id.clone(), needs: needs.clone() });
             }
+            let given = |input: &&OutputOf| {
+                let from = self.jobs.iter().find(|from| from.id == input.job);
+                job.needs.contains(&input.job)
+                    && from.is_some_and(|from| from.outputs.contains(&input.output))
+            };
+            if let Some(OutputOf { job: from, output }) = job.inputs.values().find(|input| !given(input)) {
+                let (from, output) = (from.clone(), output.clone());
+                return Err(WrapperError::Input { job: job.id.clone(), from, output });
+            }
             if !before.insert(&job.id) {
                 return Err(WrapperError::Twice { job: job.id.clone() });
             }
@@ -322,6 +356,7 @@ impl Job {
             env: BTreeMap::new(),
             secrets: BTreeSet::new(),
             outputs: BTreeSet::new(),
+            inputs: BTreeMap::new(),
             cache: None,
             clean_up: Vec::new(),
             timeout_minutes: 60,
@@ -341,7 +376,9 @@ impl Job {
         {
             return Err(WrapperError::UrlOutput { job, output: output.clone() });
         }
-        match self.secrets.iter().find(|secret| self.env.contains_key(*secret)) {
+        let mut set = BTreeSet::new();
+        let mut variables = self.env.keys().chain(&self.secrets).chain(self.inputs.keys());
+        match variables.find(|variable| !set.insert(*variable)) {
             Some(variable) => Err(WrapperError::SetTwice { job, variable: variable.clone() }),
             None => Ok(()),
         }
@@ -390,6 +427,10 @@ mod tests {
                     Some(Environment { name: "production".parse().unwrap(), per_change: false, url });
             }),
             broken(&|w| {
+                let output = Variable::new("url").unwrap();
+                w.jobs[0].inputs.insert(output.clone(), OutputOf { job: label("build"), output });
+            }),
+            broken(&|w| {
                 let name = Variable::new("TOKEN").unwrap();
                 w.jobs[0].env.insert(name.clone(), Constant::new("x").unwrap());
                 w.jobs[0].secrets.insert(name);
@@ -403,7 +444,8 @@ mod tests {
         job `deploy` calls nothing; give it the deployer's command line
         job `deploy` has a time-out of 0 minutes; give it at least 1
         job `deploy` shows the output `url` as its address but does not declare it; add it to `outputs`
-        job `deploy` sets `TOKEN` as a constant and as a secret; keep one
+        job `deploy` takes `url` of `build`; add `build` to its `needs` and `url` to the outputs there
+        job `deploy` sets `TOKEN` twice, as a constant, a secret or an input; keep one
         ");
     }
 
