@@ -12,9 +12,11 @@
 mod azure;
 mod facts;
 mod files;
+mod fit;
 mod github;
 mod gitlab;
 mod jenkins;
+mod kept;
 mod reporter;
 mod shell;
 mod speech;
@@ -35,6 +37,7 @@ pub use self::{
     azure::Azure,
     facts::{CiKind, Facts},
     files::{CiError, CiFiles},
+    fit::WrapperError,
     github::GitHub,
     gitlab::GitLab,
     jenkins::Jenkins,
@@ -43,7 +46,7 @@ pub use self::{
     text::{Branches, Constant, Cron, Label, TextError, Variable, Word},
     wrapper::{
         Access, Cache, Concurrency, Environment, Identity, Job, Later, OutputOf, PullRequestEvent, Scope,
-        Triggers, Url, Wrapper, WrapperError, words,
+        Triggers, Url, Wrapper, words,
     },
 };
 

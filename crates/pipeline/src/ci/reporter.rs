@@ -1,7 +1,7 @@
 //! A run shown in a CI system: a group for each step, annotations for failures, masks, outputs and a summary.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt,
     io::{self, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,6 +12,7 @@ use flowline_core::{clock::Clock, digest::Digest, secret::Secret};
 use super::{
     facts::CiKind,
     files::{CiError, CiFiles},
+    kept::Kept,
     speech::{self, Annotation, Level},
     text::Variable,
 };
@@ -27,10 +28,6 @@ const ANNOTATIONS: usize = 10;
 const SUMMARY: usize = 1_024 * 1_024;
 /// What stands at the end of a summary that was cut.
 const CUT: &str = "\n\n(cut here: a summary holds 1 MiB)\n";
-/// How many lines of a step are kept while another step's group is open.
-const KEPT_LINES: usize = 400;
-/// How many bytes of them.
-const KEPT_BYTES: usize = 128 * 1_024;
 /// Shorter secrets are words that occur anywhere.
 const SHORTEST_MASK: usize = 4;
 
@@ -81,14 +78,6 @@ struct State<W> {
     summary_left: usize,
     summary_told: bool,
     table: Vec<(String, String)>,
-}
-
-/// The last lines of a step that waits to be shown.
-#[derive(Debug, Default)]
-struct Kept {
-    lines: VecDeque<Vec<u8>>,
-    bytes: usize,
-    dropped: u64,
 }
 
 impl<W: Write + fmt::Debug + Send> CiReporter<W> {
@@ -275,13 +264,13 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
                 if line.cut {
                     bytes.extend_from_slice(b" \\");
                 }
-                match state.kept.get_mut(*step) {
-                    Some(kept) => {
-                        kept.push(bytes);
-                        Ok(())
-                    }
-                    None => self.grouped(state, step, [bytes]),
+                // What is undone has lines without having started.
+                let live = state.live.get_or_insert_with(|| (*step).clone());
+                if live == *step {
+                    return self.grouped(state, step, [bytes]);
                 }
+                state.kept.entry((*step).clone()).or_default().push(bytes);
+                Ok(())
             }
             Progress::Finished { step, .. } => {
                 state.table.push((step.to_string(), "finished".to_owned()));
@@ -298,12 +287,12 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
             }
             Progress::UndoFailed { step, error } => {
                 state.table.push((step.to_string(), format!("**could not be undone**: {error}")));
-                self.plain(state, progress)?;
+                self.ended(state, step, progress)?;
                 self.announce(state, Level::Error, format!("step `{step}` could not be undone: {error}"))
             }
             Progress::Undone { step } => {
                 state.table.push((step.to_string(), "undone".to_owned()));
-                self.plain(state, progress)
+                self.ended(state, step, progress)
             }
             Progress::Waiting { step, reason } => {
                 state.table.push((step.to_string(), format!("waits, {reason}")));
@@ -332,7 +321,7 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
     /// A step ended: its kept lines are shown, then what became of it.
     fn ended(&self, state: &mut State<W>, step: &StepId, progress: &Progress<'_>) -> io::Result<()> {
         if let Some(kept) = state.kept.remove(step) {
-            if !kept.lines.is_empty() {
+            if !kept.is_empty() {
                 state.close_group(self.kind, &*self.clock)?;
                 self.grouped(state, step, kept.into_lines())?;
             }
@@ -345,7 +334,7 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
             && let Some((next, kept)) = state.kept.pop_first()
         {
             state.live = Some(next.clone());
-            if !kept.lines.is_empty() {
+            if !kept.is_empty() {
                 self.grouped(state, &next, kept.into_lines())?;
             }
         }
@@ -360,7 +349,6 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
         lines: impl IntoIterator<Item = Vec<u8>>,
     ) -> io::Result<()> {
         if state.live.as_ref() != Some(step) {
-            // A line of a step that nobody began: its group is its own.
             state.close_group(self.kind, &*self.clock)?;
         }
         if state.group.is_none() {
@@ -379,7 +367,7 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
         state.live = None;
         state.close_group(self.kind, &*self.clock)?;
         while let Some((step, kept)) = state.kept.pop_first() {
-            if !kept.lines.is_empty() {
+            if !kept.is_empty() {
                 self.grouped(state, &step, kept.into_lines())?;
             }
         }
@@ -429,23 +417,5 @@ impl<W: Write> State<W> {
             Some(end) => self.command(&end),
             None => Ok(()),
         }
-    }
-}
-
-impl Kept {
-    fn push(&mut self, line: Vec<u8>) {
-        self.bytes += line.len();
-        self.lines.push_back(line);
-        while self.lines.len() > KEPT_LINES || self.bytes > KEPT_BYTES {
-            let Some(first) = self.lines.pop_front() else { break };
-            self.bytes -= first.len();
-            self.dropped += 1;
-        }
-    }
-
-    fn into_lines(self) -> Vec<Vec<u8>> {
-        let note = (self.dropped > 0)
-            .then(|| format!("({} earlier lines are not shown)", self.dropped).into_bytes());
-        note.into_iter().chain(self.lines).collect()
     }
 }

@@ -767,6 +767,27 @@ fn what_is_kept_of_a_step_that_waits_is_bounded() {
 }
 
 #[test]
+fn what_is_undone_has_one_group_for_all_its_lines() {
+    let told = told(CiKind::GitHub);
+    let web = StepId::new("web").unwrap();
+    told.reporter.report(&Progress::Undoing { reason: "step `api` failed" });
+    for text in ["taking back", "taken back"] {
+        told.reporter.report(&Progress::Line { step: &web, line: &line(text) });
+    }
+    told.reporter.report(&Progress::UndoFailed { step: &web, error: "it is gone" });
+    let log = String::from_utf8(told.reporter.into_inner()).unwrap();
+    insta::assert_snapshot!(log, @"
+    undoing: step `api` failed
+    ::group::web
+    taking back
+    taken back
+    ::endgroup::
+    web: could not be undone: it is gone
+    ::error::step `web` could not be undone: it is gone
+    ");
+}
+
+#[test]
 fn short_secrets_are_not_masked_and_that_is_said() {
     let told = told(CiKind::GitHub);
     told.reporter.mask(&Secret::new("on"));
