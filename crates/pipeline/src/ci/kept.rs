@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 const KEPT_LINES: usize = 400;
 /// How many bytes of them.
 const KEPT_BYTES: usize = 128 * 1_024;
+
 /// The last lines of a step that waits to be shown.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
