@@ -6,6 +6,7 @@
 
 pub mod flagd;
 pub mod flowline;
+pub mod growthbook;
 pub mod launchdarkly;
 mod reading;
 pub mod ufc;

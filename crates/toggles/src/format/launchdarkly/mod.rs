@@ -97,7 +97,7 @@ impl Format for LaunchDarkly {
                     let flag = compiler.flag(flag);
                     set.flags.push(flag);
                 }
-                Ok(_) => set.flags.retain(|flag| *flag.key != *key),
+                Ok(_) => {}
                 Err(error) => {
                     let fault = Fault::new(FaultCode::ParseError, error.problem.as_str());
                     set.flags.push(Flag::faulty(&*key, fault));

@@ -5,6 +5,7 @@
 
 mod flagd;
 mod gherkin;
+mod growthbook;
 mod launchdarkly;
 mod openfeature;
 mod ufc;
@@ -16,6 +17,7 @@ use serde_json::Value as Json;
 
 pub use self::{
     flagd::flagd,
+    growthbook::growthbook,
     launchdarkly::launchdarkly,
     openfeature::openfeature,
     ufc::{eppo, ffe},
@@ -131,6 +133,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "ffe", run: ffe },
     Suite { name: "flagd", run: flagd },
     Suite { name: "launchdarkly", run: launchdarkly },
+    Suite { name: "growthbook", run: growthbook },
 ];
 
 #[cfg(test)]

@@ -1,0 +1,157 @@
+//! GrowthBook's exact results.
+
+use serde::Serialize;
+
+use super::{experiment::RESULT, user::User};
+use crate::{
+    context::Context,
+    engine::{Ambient, Came, Evaluation, Observer, Part, Ruleset, Stage},
+    model::{FaultCode, Range},
+    value::Value,
+};
+
+/// What a feature came to, in GrowthBook's words.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeatureResult {
+    /// The value; null if there is none.
+    pub value: Value,
+    /// Whether JavaScript takes the value for true.
+    pub on: bool,
+    /// The opposite of `on`.
+    pub off: bool,
+    /// What decided.
+    pub source: Source,
+    /// The id of the rule that decided; empty if none did or it has none.
+    pub rule_id: String,
+    /// The experiment that decided, with what its rule sets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Value>,
+    /// What that experiment came to: `key`, `variationId`, `inExperiment`, `hashUsed`, `hashAttribute`, `hashValue`, `bucket` …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment_result: Option<Value>,
+    /// Documents of sticky buckets to be kept, as they are now: `attributeName`, `attributeValue`, `assignments`.
+    #[serde(skip)]
+    pub sticky: Vec<Value>,
+    /// All experiments that somebody takes part in by this evaluation, passed-through ones included: `experiment`, `result`, `sticky`.
+    #[serde(skip)]
+    pub exposures: Vec<Value>,
+}
+
+/// What decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "GrowthBook's names")]
+pub enum Source {
+    UnknownFeature,
+    DefaultValue,
+    Force,
+    Experiment,
+    Override,
+    Prerequisite,
+    CyclicPrerequisite,
+}
+
+impl FeatureResult {
+    /// Evaluates `feature`.
+    pub fn of(ruleset: &Ruleset, feature: &str, context: &Context, ambient: &dyn Ambient) -> Self {
+        let user = context.extension::<User>();
+        if let Some(value) = user.and_then(|user| user.forced_feature_values.get(feature)) {
+            return Self::new(value.clone(), Source::Override);
+        }
+        let mut listener = Listener::default();
+        let evaluation = ruleset.observed(feature, context, ambient, &mut listener);
+        Self::told(&evaluation, listener.told)
+    }
+
+    fn new(value: Value, source: Source) -> Self {
+        let on = super::coercion::truthy(&value);
+        Self {
+            value,
+            on,
+            off: !on,
+            source,
+            rule_id: String::new(),
+            experiment: None,
+            experiment_result: None,
+            sticky: Vec::new(),
+            exposures: Vec::new(),
+        }
+    }
+
+    fn told(evaluation: &Evaluation<'_>, told: Vec<Value>) -> Self {
+        let entered = |told: &Value| {
+            let inside = told.get("result").and_then(|result| result.get("inExperiment"));
+            inside.and_then(Value::as_bool).unwrap_or_default()
+        };
+        let value = evaluation.variant.map(|variant| variant.value.clone()).unwrap_or_default();
+        let source = match (&evaluation.error, evaluation.stage) {
+            (Some(failure), _) if failure.code == FaultCode::General => Source::CyclicPrerequisite,
+            (Some(_), _) => Source::UnknownFeature,
+            (None, Stage::Rule { .. }) if evaluation.variant.is_none() => Source::Prerequisite,
+            (None, Stage::Rule { .. }) if evaluation.experiment => Source::Experiment,
+            (None, Stage::Rule { .. }) => Source::Force,
+            (None, _) => Source::DefaultValue,
+        };
+        let mut result = Self::new(value, source);
+        result.exposures = told.into_iter().filter(entered).collect();
+        let sticky = result.exposures.iter().filter_map(|told| told.get("sticky"));
+        result.sticky = sticky.filter(|sticky| !sticky.is_null()).cloned().collect();
+        evaluation.rule_id().unwrap_or_default().clone_into(&mut result.rule_id);
+        if source == Source::Experiment
+            && let Some(last) = result.exposures.last()
+        {
+            result.experiment = last.get("experiment").cloned();
+            result.experiment_result = last.get("result").cloned();
+        }
+        result
+    }
+}
+
+/// What the experiment `key` of its own ([`GrowthBook::experiment`](super::GrowthBook::experiment)) comes to: `value`, `inExperiment`,
+/// `hashUsed` and so on; `None` if there is none.
+pub fn experiment_result(
+    ruleset: &Ruleset,
+    key: &str,
+    context: &Context,
+    ambient: &dyn Ambient,
+) -> Option<Value> {
+    let mut listener = Listener::default();
+    ruleset.observed(key, context, ambient, &mut listener);
+    listener.told.last()?.get("result").cloned()
+}
+
+/// Hears the experiments of the flag that was asked for, not those of its parents.
+#[derive(Debug, Default)]
+struct Listener {
+    /// For each open part, whether it is a flag.
+    open: Vec<bool>,
+    flags: usize,
+    told: Vec<Value>,
+}
+
+impl Observer for Listener {
+    fn recording(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, part: Part, _: String) {
+        let flag = part == Part::Flag;
+        self.flags += usize::from(flag);
+        self.open.push(flag);
+    }
+
+    fn saw(&mut self, _: Option<&Value>) {}
+
+    fn placed(&mut self, _: f64, _: Option<Range>) {}
+
+    fn note(&mut self, name: &'static str, value: Value) {
+        if name == RESULT && self.flags == 1 {
+            self.told.push(value);
+        }
+    }
+
+    fn close(&mut self, _: Came) {
+        self.flags -= usize::from(self.open.pop().unwrap_or_default());
+    }
+}

@@ -1,0 +1,155 @@
+use super::*;
+use crate::{engine::Fixed, model::Truth};
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn read(text: &str) -> Ruleset {
+    Ruleset::compile(GrowthBook::new().read(text).unwrap())
+}
+
+fn shown(ruleset: &Ruleset, feature: &str, context: &Context) -> String {
+    let result = FeatureResult::of(ruleset, feature, context, &Fixed::default());
+    format!("{} {:?} {}", result.value, result.source, result.rule_id)
+}
+
+fn holds(condition: &str, attributes: &str) -> bool {
+    let (condition, attributes) = (json(condition), json(attributes));
+    let own = satisfies(&condition, &attributes, &BTreeMap::new());
+    let engine = Reader::new(None).condition(&condition).into_condition();
+    let segment = crate::model::Segment { name: "s".into(), condition: engine };
+    let set = FlagSet { segments: vec![segment], ..FlagSet::new(NAME) };
+    let context = context(&attributes, User::default());
+    let through = Ruleset::compile(set).segment(&"s".into(), &context, &Fixed::default());
+    assert_eq!(through, Some(Truth::from(own)), "{condition} {attributes}");
+    own
+}
+
+#[test]
+fn conditions_coerce_as_javascript_does() {
+    for (condition, attributes, expected) in [
+        (r#"{"a": "1,2"}"#, r#"{"a": [1, 2]}"#, true),
+        (r#"{"a": "null"}"#, "{}", true),
+        (r#"{"a": 0}"#, "{}", true),
+        (r#"{"a": {"$lt": 1}}"#, "{}", true),
+        (r#"{"a": {"$lt": "b"}}"#, "{}", false),
+        (r#"{"a": {"$gt": "\ue000"}}"#, r#"{"a": "\ud83e\udd84"}"#, false),
+        (r#"{"a": {"b": 1, "c": 2}}"#, r#"{"a": {"c": 2, "b": 1}}"#, false),
+        (r#"{"a.0": 7}"#, r#"{"a": [7]}"#, true),
+        (r#"{"a": {"$elemMatch": {"$lt": 1}}}"#, r#"{"a": [0]}"#, false),
+        (r#"{"$nor": []}"#, "{}", false),
+        (r#"{"$or": []}"#, "{}", true),
+        (r#"{"a": {"$nin": ["x"]}}"#, "{}", true),
+        (r#"{"a": {"$nin": ["x"]}}"#, r#"{"a": 7}"#, true),
+        (r#"{"a": {"$in": ["x"]}}"#, r#"{"a": ["y", "x"]}"#, true),
+        (r#"{"a": {"$in": [1, null, "a-text-of-more-than-15-bytes"]}}"#, "{}", true),
+        (
+            r#"{"a": {"$in": [1, "a-text-of-more-than-15-bytes"]}}"#,
+            r#"{"a": "a-text-of-more-than-15-bytes"}"#,
+            true,
+        ),
+        (r#"{"a": {"$in": "x"}}"#, r#"{"a": "x"}"#, false),
+        (r#"{"id": {"$in": ["u", "v"]}}"#, r#"{"id": "v"}"#, true),
+        (r#"{"id": {"$nin": ["u"]}}"#, "{}", true),
+        (r#"{"a": {"$regex": "(?=b)"}}"#, r#"{"a": "b"}"#, false),
+        (r#"{"a": {"$vgt": "9999.0.0"}}"#, r#"{"a": "10000.0.0"}"#, true),
+        (r#"{"a": "1e+21"}"#, r#"{"a": 1e21}"#, true),
+    ] {
+        assert_eq!(holds(condition, attributes), expected, "{condition} {attributes}");
+    }
+}
+
+#[test]
+fn the_key_of_a_context_stands_in_for_its_id() {
+    let text = r#"{"features": {"f": {"defaultValue": false, "rules": [{"force": true, "condition": {"id": {"$in": ["alice", "bob"]}}}]}}}"#;
+    let ruleset = read(text);
+    assert!(ruleset.is_on("f", &Context::new("bob"), &Fixed::default()));
+    assert!(!ruleset.is_on("f", &Context::new("eve"), &Fixed::default()));
+    assert!(!ruleset.is_on("f", &Context::new("bob").with("id", "eve"), &Fixed::default()));
+}
+
+#[test]
+fn gates_and_circles_end_a_feature() {
+    let ruleset = read(
+        r#"{"features": {"off": {"defaultValue": false}, "a": {"defaultValue": 1, "rules": [{"parentConditions":
+        [{"id": "b", "condition": {"value": 1}}], "force": 2}]}, "b": {"defaultValue": 1, "rules": [{"parentConditions": [{"id": "a",
+        "condition": {"value": 1}}], "force": 2}]}, "gated": {"defaultValue": 1, "rules": [{"parentConditions": [{"id": "off", "gate": true,
+        "condition": {"value": true}}], "force": 2}]}, "asks": {"defaultValue": 1, "rules": [{"id": "r", "parentConditions": [{"id": "off",
+        "condition": {"value": {"$exists": true}}}], "force": null}]}}}"#,
+    );
+    let nobody = Context::anonymous();
+    assert_eq!(shown(&ruleset, "a", &nobody), "null CyclicPrerequisite ");
+    assert_eq!(shown(&ruleset, "gated", &nobody), "null Prerequisite ");
+    assert_eq!(shown(&ruleset, "asks", &nobody), "null Force r");
+    let forced_feature_values = BTreeMap::from([("off".to_owned(), Value::from(true))]);
+    let forced = context(&json("{}"), User { forced_feature_values, ..User::default() });
+    assert_eq!(shown(&ruleset, "gated", &forced), "2 Force ");
+    assert_eq!(shown(&ruleset, "off", &forced), "true Override ");
+}
+
+#[test]
+fn coverage_of_a_forced_value_includes_its_end() {
+    let ruleset = read(
+        r#"{"features": {"at": {"defaultValue": 0, "rules": [{"force": 1, "coverage": 0.906, "seed": "feature"}]},
+        "range": {"defaultValue": 0, "rules": [{"force": 1, "range": [0, 0.906], "seed": "feature"}]}}}"#,
+    );
+    let one = context(&json(r#"{"id": "1"}"#), User::default());
+    let none = context(&json(r#"{"id": 0}"#), User::default());
+    assert_eq!(shown(&ruleset, "at", &one), "1 Force ");
+    assert_eq!(shown(&ruleset, "range", &one), "0 DefaultValue ");
+    assert_eq!(shown(&ruleset, "at", &none), "0 DefaultValue ");
+}
+
+#[test]
+fn pages_are_told_by_patterns() {
+    use super::address::{Target, UrlPattern, targeted};
+    let pattern = |include, text: &str| UrlPattern { include, target: Target::Simple(text.into()) };
+    let page = "https://shop.example.com/Sale/shoes/?size=42#top";
+    for (text, expected) in [
+        ("https://shop.example.com/sale/shoes", true),
+        ("*.example.com/sale/*", true),
+        ("/sale/shoes?size=4*", true),
+        ("/sale/shoes?size=41", false),
+        ("/sale#bottom", false),
+        ("/sale", false),
+    ] {
+        assert_eq!(targeted(page, &[pattern(true, text)]), expected, "{text}");
+    }
+    assert!(!targeted(page, &[pattern(true, "/sale/*"), pattern(false, "/*/shoes")]));
+    assert!(targeted(page, &[pattern(false, "/other")]));
+}
+
+#[test]
+fn a_bad_feature_is_told_and_harms_no_neighbour() {
+    let deep = "[".repeat(500) + &"]".repeat(500);
+    let nested = r#"{"$not":"#.repeat(60) + "{}" + &"}".repeat(60);
+    let text = format!(
+        r#"{{"features": {{"bad": 7, "deep": {{"defaultValue": {deep}}}, "good": {{"defaultValue": true}}, "odd": {{"defaultValue": 1, "rules":
+        [{{"force": 2, "condition": {nested}}}, {{"force": 3, "condition": {{"a": {{"$near": 1}}}}}}, {{"coverage": "x"}}, {{}}]}}}},
+        "savedGroups": {{"g": 7}}}}"#
+    );
+    let ruleset = read(&text);
+    let told: Vec<_> = ruleset
+        .warnings()
+        .iter()
+        .map(|one| format!("{} {}", one.flag.as_deref().unwrap_or("-"), one.at))
+        .collect();
+    insta::assert_snapshot!(told.join("; "), @"- savedGroups/g; bad ; deep ; odd rules/0/condition; odd rules/1/condition; odd rules/2; odd rules/3");
+    let nobody = context(&json("null"), User::default());
+    assert_eq!(shown(&ruleset, "good", &nobody), "true DefaultValue ");
+    assert_eq!(shown(&ruleset, "bad", &nobody), "null UnknownFeature ");
+    for text in ["", "[", "7", r#"{"features": 7}"#, &"[".repeat(100_000)] {
+        assert!(GrowthBook::new().read(text).is_err());
+    }
+}
+
+#[cfg(feature = "growthbook-decrypt")]
+#[test]
+fn an_encrypted_payload_needs_its_key() {
+    let text = r#"{"encryptedFeatures": "m5ylFM6ndyOJA2OPadubkw==.Uu7ViqgKEt/dWvCyhI46q088PkAEJbnXKf3KPZjf9IEQQ+A8fojNoxw4wIbPX3aj"}"#;
+    assert!(GrowthBook::new().read(text).is_err());
+    assert!(GrowthBook::new().with_key("nonsense").read(text).is_err());
+    let set = GrowthBook::new().with_key("Zvwv/+uhpFDznZ6SX28Yjg==").read(text).unwrap();
+    assert!(Ruleset::compile(set).is_on("feature", &Context::anonymous(), &Fixed::default()));
+}
