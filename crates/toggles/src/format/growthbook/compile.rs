@@ -101,8 +101,7 @@ impl<'a> Compiler<'a, '_> {
             Outcome::Variant(index)
         } else {
             let plain = rule.variations.take();
-            let contextual = rule.contextual_variations.take();
-            let Some(values) = contextual.filter(|_| rule.contextual_bandit_ref.is_some()).or(plain) else {
+            let Some(values) = rule.contextual_variations.take().or(plain) else {
                 return self.warnings.push(Warning::of(flag, at, "it serves nothing; the rule is skipped"));
             };
             let experiment = self.experiment(flag, rule, values, raw, at, filters, variants, false);

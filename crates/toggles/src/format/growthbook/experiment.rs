@@ -58,8 +58,9 @@ pub(super) struct Experiment {
 pub(super) enum Status {
     /// Nobody takes part but who is forced to.
     Draft,
+    /// Whom the hash picks.
     Running,
-    /// The same once it is over, except that `force` counts.
+    /// Over: nobody takes part but who is forced to, by `force` too.
     Stopped,
 }
 
@@ -329,11 +330,10 @@ impl Decide for Experiment {
         }
         let index = match run.variation {
             Some(variation) => {
-                situation.in_experiment(true);
                 if !self.bare && self.meta.get(variation).is_some_and(|meta| meta.passthrough) {
-                    situation.in_experiment(false);
                     return Decision::GoOn;
                 }
+                situation.in_experiment(true);
                 variation
             }
             None if self.bare => 0,
