@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use super::{
     coerce::{Got, View, loosely_equal, ordered, strictly_equal},
-    expression::{Arithmetic, Each, Expr, Root, VERSIONS, Var, VersionOperator},
+    expression::{Arithmetic, Each, Expr, Root, TextTest, VERSIONS, Var, VersionOperator},
 };
 use crate::{
     context::Context,
@@ -151,6 +151,7 @@ impl Expr {
             }
             Self::Order { comparison, parts } => yes(order(*comparison, parts, env, element)),
             Self::In(sides) => yes(both(sides, env, element, within)),
+            Self::TextIs(test) => Some(Ok(Some(test.holds(env)))),
             Self::InSet(set) => yes(set.0.viewed(env, element, |needle| match needle {
                 View::Text(text) => set.1.contains(Word::of(text), text),
                 _ => false,
@@ -279,6 +280,30 @@ fn both<'e: 's, 's, T>(
 ) -> Result<T, &'e Fault> {
     let [a, b] = sides;
     a.viewed(env, element, |a| b.viewed(env, element, |b| then(a, b))).flatten()
+}
+
+impl TextTest {
+    #[inline]
+    fn holds(&self, env: &Env<'_>) -> bool {
+        let part = env.context.first();
+        let found = match &self.var.root {
+            Root::Attribute(name) => part.find(name),
+            _ => part.prepared_key(),
+        };
+        if env.notes.is_some() {
+            let value = found.map_or(Value::Null, |found| found.value.clone());
+            env.note("var", || Value::object([(self.var.said(), value)]));
+        }
+        let equal = match found {
+            Some(found) => match (&found.value, &self.loosely) {
+                (Value::Text(text), _) => self.texts.contains(found.word, text),
+                (other, Some(with)) => loosely_equal(other.into(), with.into()),
+                (_, None) => false,
+            },
+            None => false,
+        };
+        equal != self.negate
+    }
 }
 
 impl Var {

@@ -37,6 +37,8 @@ pub(super) enum Expr {
         parts: Box<[Expr]>,
     },
     In(Box<[Expr; 2]>),
+    /// A plain variable that is, or is not, one of these texts.
+    TextIs(Box<TextTest>),
     /// In a list of many texts.
     InSet(Box<(Expr, WordSet)>),
     Cat(Box<[Expr]>),
@@ -97,6 +99,13 @@ pub(super) struct Var {
 }
 
 impl Var {
+    /// Whether it is an attribute as it is, or the targeting key: what a context has ready.
+    fn is_plain(&self) -> bool {
+        matches!(self.root, Root::Attribute(_) | Root::TargetingKey)
+            && self.path.is_empty()
+            && self.default.is_none()
+    }
+
     /// The whole path.
     pub(super) fn said(&self) -> String {
         let root = match &self.root {
@@ -130,6 +139,16 @@ pub(super) enum Root {
     Flagd,
     /// What the source of the flags supplies.
     Supplied(Value),
+}
+
+/// A plain variable compared with texts, by words that are ready on both sides.
+#[derive(Debug)]
+pub(super) struct TextTest {
+    pub(super) var: Var,
+    pub(super) texts: WordSet,
+    /// What a value that is no text is compared with; `None`: it just does not satisfy it.
+    pub(super) loosely: Option<Value>,
+    pub(super) negate: bool,
 }
 
 #[derive(Debug)]
@@ -244,7 +263,6 @@ impl Compiler<'_> {
     }
 
     fn operation(&mut self, operator: &str, operands: &Tree<'_>) -> Expr {
-        let equal = |sides, strict, negate| Expr::Equal { sides, strict, negate };
         let order = |comparison, parts| Expr::Order { comparison, parts };
         match operator {
             "var" => self.var(operands),
@@ -255,10 +273,10 @@ impl Compiler<'_> {
             "or" => Expr::Or(self.all(operands)),
             "!" => Expr::Not(Box::new(self.one(operands))),
             "!!" => Expr::Truthy(Box::new(self.one(operands))),
-            "==" => equal(Box::new(self.exactly(operands)), false, false),
-            "!=" => equal(Box::new(self.exactly(operands)), false, true),
-            "===" => equal(Box::new(self.exactly(operands)), true, false),
-            "!==" => equal(Box::new(self.exactly(operands)), true, true),
+            "==" => self.equal(operands, false, false),
+            "!=" => self.equal(operands, false, true),
+            "===" => self.equal(operands, true, false),
+            "!==" => self.equal(operands, true, true),
             "<" => order(Comparison::Less, self.all(operands)),
             "<=" => order(Comparison::LessOrEqual, self.all(operands)),
             ">" => order(Comparison::Greater, self.all(operands)),
@@ -356,17 +374,40 @@ impl Compiler<'_> {
         (root, parts.collect())
     }
 
+    fn equal(&mut self, operands: &Tree<'_>, strict: bool, negate: bool) -> Expr {
+        let sides = match self.exactly(operands) {
+            [Expr::Var(var), Expr::Literal(literal)] | [Expr::Literal(literal), Expr::Var(var)]
+                if var.is_plain() =>
+            {
+                if let Some(text) = literal.value.as_str() {
+                    let texts = WordSet::new([Name::new(text)]);
+                    let loosely = (!strict).then_some(literal.value);
+                    return Expr::TextIs(Box::new(TextTest { var: *var, texts, loosely, negate }));
+                }
+                [Expr::Var(var), Expr::Literal(literal)]
+            }
+            sides => sides,
+        };
+        Expr::Equal { sides: Box::new(sides), strict, negate }
+    }
+
     fn within(&mut self, operands: &Tree<'_>) -> Expr {
         let [needle, hay] = self.exactly(operands);
-        let many = match &hay {
-            Expr::Literal(Literal { value: Value::List(list), .. }) if list.len() >= MANY => {
+        let texts = match &hay {
+            Expr::Literal(Literal { value: Value::List(list), .. }) => {
                 list.iter().map(|element| element.as_str().map(Name::new)).collect::<Option<Vec<_>>>()
             }
             _ => None,
         };
-        match many {
-            Some(texts) => Expr::InSet(Box::new((needle, WordSet::new(texts)))),
-            None => Expr::In(Box::new([needle, hay])),
+        match (needle, texts) {
+            (Expr::Var(var), Some(texts)) if var.is_plain() => {
+                let texts = WordSet::new(texts);
+                Expr::TextIs(Box::new(TextTest { var: *var, texts, loosely: None, negate: false }))
+            }
+            (needle, Some(texts)) if texts.len() >= MANY => {
+                Expr::InSet(Box::new((needle, WordSet::new(texts))))
+            }
+            (needle, _) => Expr::In(Box::new([needle, hay])),
         }
     }
 
@@ -431,6 +472,10 @@ impl fmt::Display for Expr {
                 (true, true) => "!==",
             },
             Self::Order { comparison, .. } => comparison.sign(),
+            Self::TextIs(test) => {
+                let not = if test.negate { "not " } else { "" };
+                return write!(f, "{} is {not}{}", test.var.said(), test.texts);
+            }
             Self::In(_) | Self::InSet(_) => "in",
             Self::Cat(_) => "cat",
             Self::Arithmetic(..) => "arithmetic",

@@ -169,10 +169,11 @@ impl Compiler<'_> {
             .enumerate()
             .map(|(index, strategy)| self.strategy(strategy, index, own.as_ref(), &mut variants))
             .collect();
-        let fallback = match own {
-            _ if !rules.is_empty() => Outcome::Variant(OFF),
-            Some(choice) => choice,
-            None => Outcome::Variant(ON),
+        let (rules, fallback, fallback_reason) = match everybodys(&rules) {
+            // Whoever asks gets it, so there is nothing to look at.
+            Some((outcome, reason)) => (Vec::new(), outcome, reason),
+            None if rules.is_empty() => (rules, own.unwrap_or(Outcome::Variant(ON)), None),
+            None => (rules, Outcome::Variant(OFF), None),
         };
         let (value_type, variants) = if variants.is_empty() {
             (ValueType::Boolean, Arc::clone(&SWITCH))
@@ -184,6 +185,7 @@ impl Compiler<'_> {
             prerequisites: feature.dependencies.into_iter().map(dependency).collect(),
             rules,
             fallback,
+            fallback_reason,
             off: Outcome::Variant(OFF),
             facts,
             ..Flag::new(self.flag, value_type, variants)
@@ -195,6 +197,13 @@ impl Compiler<'_> {
         self.constraints(segment.constraints, &At::top(""), &mut conditions);
         crate::model::Segment { name: Name::new(self.flag), condition: Condition::All(conditions) }
     }
+}
+
+/// The outcome of the first rule and its reason, if everybody gets it by that rule.
+fn everybodys(rules: &[Rule]) -> Option<(Outcome, Option<Reason>)> {
+    let Rule { when: Condition::All(parts), then, reason, .. } = rules.first()? else { return None };
+    let plain = matches!(then, Outcome::Variant(_) | Outcome::Split(_));
+    (parts.is_empty() && plain).then(|| (then.clone(), *reason))
 }
 
 /// The variants of a feature that has none. They have no names, so that no dependency's list of names fits them by chance.
