@@ -7,6 +7,8 @@
 pub mod flagd;
 pub mod flowline;
 pub mod growthbook;
+#[cfg(test)]
+mod hostile;
 pub mod launchdarkly;
 mod reading;
 pub mod ufc;
