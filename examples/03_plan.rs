@@ -4,11 +4,7 @@
 use std::sync::Arc;
 
 use flowline::{
-    core::{
-        clock::SystemClock,
-        digest::Digest,
-        grant::{Authority, Grants},
-    },
+    core::{clock::SystemClock, digest::Digest, grant},
     pipeline::{
         Pipeline,
         plan::Planner,
@@ -33,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let number = pipeline.call("version", &version, ());
     pipeline.call("publish", &publish, &number);
 
-    let authority = Authority::new("storefront".parse()?, &Grants::default());
+    let authority = grant::Authority::new("storefront".parse()?, &grant::Grants::default());
     let plan =
         Planner::new(Arc::new(registry), authority, Arc::new(SystemClock)).plan(&pipeline.draft()?).await?;
     println!("{plan}\n\n{}", plan.to_mermaid());
