@@ -27,7 +27,7 @@ use flowline::{core::error::Kinded, core::store::SqliteStore, prelude::*};
 use options::{Command, Options};
 use repository::Repository;
 use serde_json::{Value, json};
-use teller::{Teller, told};
+use teller::{Interrupt, Teller, told};
 use traffic::{Browser, Traffic};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
 
 /// Opens the delivery, tells the story until it ends or somebody wants it to stop, and leaves nothing running.
 async fn begin(options: &Options) -> Result<(), Failure> {
-    let teller = Teller::new(options.json);
+    let (teller, interrupt) = (Teller::new(options.json), Interrupt::listen()?);
     let storefront = storefront();
     let repository = Repository::open(&options.dir.join("repository"), &storefront)?;
     let shepherd = CollectingNotifier::default();
@@ -77,16 +77,15 @@ async fn begin(options: &Options) -> Result<(), Failure> {
     let serving = delivery.serve(options.port).await?;
     let told = tokio::select! {
         told = tell(&teller, &delivery, &greedy, &serving, &repository, &shepherd) => told,
-        () = teller::interrupted() => Err("stopped; start it again with the same --dir to go on".into()),
+        () = interrupt.wished() => Err("stopped; start it again with the same --dir to go on".into()),
     };
     if options.serve && told.is_ok() {
         let production = "production".parse()?;
-        teller
-            .serve(&[
-                delivery.url(&production, &"web".parse()?).await?,
-                delivery.url(&production, &"api".parse()?).await?,
-            ])
-            .await;
+        let urls = [
+            delivery.url(&production, &"web".parse()?).await?,
+            delivery.url(&production, &"api".parse()?).await?,
+        ];
+        teller.serve(&urls, &interrupt).await;
     }
     serving.stop().await?;
     delivery.halt().await?;

@@ -70,12 +70,12 @@ impl Teller {
     }
 
     /// Keeps production up until Ctrl-C.
-    pub(crate) async fn serve(&self, urls: &[String]) {
+    pub(crate) async fn serve(&self, urls: &[String], interrupt: &Interrupt) {
         self.write("\n     It stays up for a browser; Ctrl-C ends it:\n");
         for url in urls {
             self.write(&format!("     {url}\n"));
         }
-        interrupted().await;
+        interrupt.wished().await;
     }
 
     /// The end: with `--json` its one line on standard output.
@@ -129,15 +129,34 @@ impl Reporter for TellingReporter {
     }
 }
 
-/// Returns when somebody wants this program to stop: Ctrl-C or SIGTERM.
-pub(crate) async fn interrupted() {
-    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    match terminate {
-        Ok(mut terminate) => tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        },
-        Err(_) => drop(tokio::signal::ctrl_c().await),
+/// Whether somebody wants this program to stop, by Ctrl-C or SIGTERM. Listens from now on, so that no wish is lost in between.
+#[derive(Clone)]
+pub(crate) struct Interrupt(tokio::sync::watch::Receiver<bool>);
+
+impl Interrupt {
+    /// Begins to listen.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (wish, wished) = tokio::sync::watch::channel(false);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            wish.send_replace(true);
+            // The wish stands for as long as somebody asks.
+            wish.closed().await;
+        });
+        Ok(Self(wished))
+    }
+
+    /// Returns once somebody wished so, now or before.
+    pub(crate) async fn wished(&self) {
+        let mut wished = self.0.clone();
+        // The sender is kept until nobody asks any more, so this can only end with the wish.
+        let _ended = wished.wait_for(|wished| *wished).await;
     }
 }
 
