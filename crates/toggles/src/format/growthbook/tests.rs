@@ -153,3 +153,58 @@ fn an_encrypted_payload_needs_its_key() {
     let set = GrowthBook::new().with_key("Zvwv/+uhpFDznZ6SX28Yjg==").read(text).unwrap();
     assert!(Ruleset::compile(set).is_on("feature", &Context::anonymous(), &Fixed::default()));
 }
+
+const DOCUMENT: &str = r#"{"features":{"a":{"defaultValue":1,"rules":[{"id":"r","parentConditions":[{"id":"b","condition":{"value":{"$gt":0}},"gate":true}],
+"filters":[{"seed":"s","ranges":[[0,0.9]],"attribute":"id"}],"force":2,"coverage":0.5,"hashAttribute":"id"},{"variations":[3,4],"weights":[0.5,0.5],"key":"e",
+"hashVersion":2,"namespace":["n",0,1],"meta":[{"key":"0"},{"key":"1","passthrough":true}],"contextualBanditRef":"cb","bucketVersion":1,"minBucketVersion":1,
+"fallbackAttribute":"x","urlPatterns":[{"type":"regex","pattern":"a+","include":false}]}]},"b":{"defaultValue":1,"rules":[{"condition":{"$or":[{"x.0":1},
+{"x":{"$elemMatch":{"$regex":"y","$in":["a",1]}}},{"id":{"$vgt":"1.2.3","$inGroup":"g"}}],"$nor":[{"x":{"$size":{"$gt":2}}},{"x":{"$all":["y"]}}]},"force":null}]},
+"c":{"defaultValue":"x","rules":[{"range":[0,0.5],"force":"y","seed":"s"},{"ranges":[[0,0.5],[0.5,1]],"variations":["p","q"],"status":"stopped"}]}},"savedGroups":
+{"g":["a",1]},"contextualBandits":{"cb":{"banditVersion":7,"contexts":[{"leafId":1,"condition":{"x":1},"weights":[1,0]}]}}}"#;
+
+/// Documents in which bytes or values are swapped for others: most stay JSON, of an odd shape.
+#[test]
+fn mutated_documents_and_contexts_are_no_panic() {
+    let document = DOCUMENT.as_bytes();
+    let mut state = 7_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap().checked_rem(below).unwrap()
+    };
+    let pieces = ["null", "-1", "1e308", "\"\"", "[]", "{}", "true", "\"a\"", "0.5", "[[]]"];
+    let mut read = 0;
+    for _ in 0..3_000 {
+        let mut bytes = document.to_vec();
+        let at = next(bytes.len());
+        if next(3) == 0 {
+            bytes[at] = document[next(document.len())];
+        } else {
+            // What stands between two delimiters becomes another value.
+            let delimiter = |byte: &u8| b",:[]{}".contains(byte);
+            let start = bytes[..at].iter().rposition(delimiter).map_or(0, |at| at + 1);
+            let end = bytes[at..].iter().position(delimiter).map_or(bytes.len(), |length| at + length);
+            bytes.splice(start..end.max(start), pieces[next(pieces.len())].bytes());
+        }
+        let Ok(text) = String::from_utf8(bytes) else { continue };
+        let Ok(set) = GrowthBook::new().read(&text) else { continue };
+        read += 1;
+        let ruleset = Ruleset::compile(set);
+        for flag in ["a", "b", "c"] {
+            for one in [
+                "null",
+                r#"{"key": "u", "id": "u", "x": [1, "y", null]}"#,
+                r#"{"kind": "multi", "id": 1e300, "org": {"key": 7}}"#,
+            ] {
+                assert!(
+                    !shown(
+                        &ruleset,
+                        flag,
+                        &context(&json(one), User { sticky: Some(BTreeMap::new()), ..User::default() })
+                    )
+                    .is_empty()
+                );
+            }
+        }
+    }
+    assert!(read > 500, "{read}");
+}

@@ -134,3 +134,52 @@ fn wild_documents_and_contexts_are_no_panic() {
     }
     assert!(detail(&ruleset, "g", &of("{}")).contains("MALFORMED_FLAG"));
 }
+
+const DOCUMENT: &str = r#"{"flags":{"a":{"on":true,"variations":[1,"x",true],"offVariation":1,"salt":"s","targets":[{"values":["u"],"variation":2}],
+"contextTargets":[{"contextKind":"org","values":["7"],"variation":1}],"prerequisites":[{"key":"b","variation":0}],"fallthrough":{"rollout":{"kind":
+"experiment","seed":7,"contextKind":"org","bucketBy":"/a/b","variations":[{"variation":0,"weight":50000},{"variation":1,"weight":50000,"untracked":true}]}}},
+"b":{"on":true,"variations":[false,true],"fallthrough":{"variation":0},"rules":[{"id":"r","variation":1,"clauses":[{"contextKind":"user","attribute":"/x/~1",
+"op":"in","values":["y",1],"negate":true},{"op":"segmentMatch","values":["s"]}]}]},"c":{"on":true,"variations":[1],"rules":[{"clauses":[{"attribute":"x","op":
+"semVerEqual","values":["1.2"]},{"attribute":"x","op":"before","values":[5]},{"attribute":"x","op":"matches","values":["a+"]}],"rollout":{"variations":[
+{"variation":0,"weight":1}]}}],"fallthrough":{"variation":0}}},"segments":{"s":{"included":["v"],"excludedContexts":[{"contextKind":"org","values":["o"]}],
+"rules":[{"weight":50000,"bucketBy":"x","clauses":[{"op":"segmentMatch","values":["s"]}]}]}}}"#;
+
+/// Documents in which bytes or values are swapped for others: most stay JSON, of an odd shape.
+#[test]
+fn mutated_documents_and_contexts_are_no_panic() {
+    let document = DOCUMENT.as_bytes();
+    let mut state = 7_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap().checked_rem(below).unwrap()
+    };
+    let pieces = ["null", "-1", "1e308", "\"\"", "[]", "{}", "true", "\"a\"", "0.5", "[[]]"];
+    let mut read = 0;
+    for _ in 0..3_000 {
+        let mut bytes = document.to_vec();
+        let at = next(bytes.len());
+        if next(3) == 0 {
+            bytes[at] = document[next(document.len())];
+        } else {
+            // What stands between two delimiters becomes another value.
+            let delimiter = |byte: &u8| b",:[]{}".contains(byte);
+            let start = bytes[..at].iter().rposition(delimiter).map_or(0, |at| at + 1);
+            let end = bytes[at..].iter().position(delimiter).map_or(bytes.len(), |length| at + length);
+            bytes.splice(start..end.max(start), pieces[next(pieces.len())].bytes());
+        }
+        let Ok(text) = String::from_utf8(bytes) else { continue };
+        let Ok(set) = LaunchDarkly::new().read(&text) else { continue };
+        read += 1;
+        let ruleset = Ruleset::compile(set);
+        for flag in ["a", "b", "c"] {
+            for one in [
+                "null",
+                r#"{"key": "u", "id": "u", "x": [1, "y", null]}"#,
+                r#"{"kind": "multi", "id": 1e300, "org": {"key": 7}}"#,
+            ] {
+                assert!(!detail(&ruleset, flag, &of(one)).is_empty());
+            }
+        }
+    }
+    assert!(read > 500, "{read}");
+}
