@@ -108,7 +108,7 @@ impl FeatureResult {
     }
 }
 
-/// What the experiment `key` of its own ([`GrowthBook::experiment`](super::GrowthBook::experiment)) comes to: `value`, `inExperiment`,
+/// What the experiment `key` of its own ([`GrowthBook::experiments`](super::GrowthBook::experiments)) comes to: `value`, `inExperiment`,
 /// `hashUsed` and so on; `None` if there is none.
 pub fn experiment_result(
     ruleset: &Ruleset,
