@@ -55,12 +55,15 @@ use flowline_envs::{
 };
 use flowline_pipeline::run::Reporter;
 
+pub use flowline_envs::environment::{
+    Deployment, EnvironmentRecord, Instance, InstanceTarget, Provenance, provenance,
+};
+
 pub use self::{
     deploy::{Deployed, PlannedDeployment},
     error::DeliveryError,
     feature::{Exposure, Released},
     preview::{Preview, Received},
-    record::{Deployment, EnvironmentRecord, Instance, InstanceTarget, Provenance, provenance},
     routes::{RoutingError, candidate_of, table as route_table},
     serve::{ServeStatus, Serving},
     setup::Setup,

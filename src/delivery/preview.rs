@@ -192,7 +192,7 @@ impl Delivery {
     /// As [`close`](Self::close).
     pub async fn sweep(&self) -> Result<usize, DeliveryError> {
         let now = self.clock().now();
-        let expired = |record: &EnvironmentRecord| record.expires.is_some_and(|expires| expires <= now);
+        let expired = |record: &EnvironmentRecord| record.expired(now);
         let mut removed = 0;
         for record in self.environments().await?.into_iter().filter(expired) {
             match self.remove(&record.name, "its time was over").await {

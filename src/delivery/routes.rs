@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use flowline_core::name::{ComponentName, EnvironmentName};
 use flowline_envs::router::{Overlay, OverlayEntry, Route, RouteError, RouteTable, Target, overlay};
 
-use super::record::{EnvironmentRecord, Instance, InstanceTarget};
+use super::{EnvironmentRecord, Instance, InstanceTarget};
 use crate::topology::{Topology, TopologyError};
 
 /// What a candidate's environment is called while it is verified beside `environment`: `next-production`.

@@ -14,6 +14,7 @@
 //! | module | what it decides |
 //! | --- | --- |
 //! | [`address`] | where a component is found in each environment, known before anything is deployed |
+//! | [`environment`] | what an environment is, what runs there, when it expires, what a rollback goes back to |
 //! | [`webhook`] | what a forge's payload says of a change |
 //! | [`promotion`] | what may go where, and why not yet |
 //! | [`provision`] | what must be made or removed on a host, and making it so |
@@ -21,6 +22,7 @@
 //! | [`probe`] | whether something answers as expected |
 
 pub mod address;
+pub mod environment;
 pub mod probe;
 pub mod promotion;
 pub mod provision;
