@@ -186,8 +186,7 @@ impl Delivery {
         let record = self.environment(environment).await?.ok_or_else(nothing)?;
         match record.deployment().cloned() {
             Some(deployment) if deployment.generation != generation => {
-                let environment = environment.clone();
-                Ok(Deployed { environment, deployment, built: BTreeSet::new(), changed: false })
+                self.settled(environment, deployment).await
             }
             _ => self.back_from(record).await,
         }
@@ -314,8 +313,7 @@ impl Delivery {
         if !order.changes() {
             let record = self.environment(&environment).await?;
             if let Some(deployment) = record.as_ref().and_then(EnvironmentRecord::deployment) {
-                let deployment = deployment.clone();
-                return Ok(Deployed { environment, deployment, built: BTreeSet::new(), changed: false });
+                return self.settled(&environment, deployment.clone()).await;
             }
         }
         let (_, _, before) = self.stopped_before(&order).await?;
@@ -420,6 +418,27 @@ impl Delivery {
             name: run.to_string(),
             help: format!("`{}` was deployed anew meanwhile", order.environment),
         })
+    }
+
+    /// What is asked for runs already. Whoever did that may have died before the host knew, or before it retired what ran before, so that is
+    /// done here.
+    async fn settled(
+        &self,
+        environment: &EnvironmentName,
+        deployment: Deployment,
+    ) -> Result<Deployed, DeliveryError> {
+        let lease = self.alone(environment, &deployment.run).await?;
+        let tidied = async {
+            if let Some(record) = self.environment(environment).await? {
+                self.mark_active(&record, &lease.fence()).await?;
+            }
+            self.tidy(environment, &lease).await
+        }
+        .await;
+        let freed = lease.free().await;
+        tidied?;
+        freed?;
+        Ok(Deployed { environment: environment.clone(), deployment, built: BTreeSet::new(), changed: false })
     }
 
     /// How often this order was carried out and stopped: the document that counts it, its revision, and the number.

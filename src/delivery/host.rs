@@ -79,8 +79,8 @@ impl Delivery {
         let claim = |holder: String| Claim::new(key.clone(), holder, ttl, reason);
         match self.leases().acquire(&claim(process::name_of_this())).await {
             Err(LeaseError::Held { held, .. }) if process::is_dead(&held.holder) => {
-                // The name of the present holder is the only one under which its lease is given before it runs out; from then on it
-                // must not be mistaken for dead again, so it is given back and taken under our own.
+                // Only under its holder's name is a lease given before it runs out; kept under that name it would look like a dead one's
+                // to everybody else, so it is given back and taken under our own.
                 let taken = self.leases().acquire(&claim(held.holder)).await?;
                 self.leases().release(&taken).await?;
                 self.leases().acquire(&claim(process::name_of_this())).await
@@ -169,10 +169,14 @@ impl Delivery {
             let needed = record.running.get(&component).map(|instance| instance.artifact.content);
             for instance in &observed.instances {
                 let idle = matches!(instance.state, provision::InstanceState::Stopped);
-                if idle || Some(instance.id) == observed.active && Some(instance.artifact) == needed {
+                // What users are led to is never touched, whatever the host calls it.
+                let serves = Some(instance.artifact) == needed && instance.is_ready();
+                // An active one that another should replace is retired once that one is active.
+                let active = observed.active == Some(instance.id);
+                if idle || serves || active && needed.is_some() {
                     continue;
                 }
-                if observed.active == Some(instance.id) {
+                if active {
                     // A component that this environment deploys no more: its whole resource goes.
                     self.drained(instance).await?;
                     let destroyed = self.provisioner().destroy(&on, &observed, &lease.fence()).await;

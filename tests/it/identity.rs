@@ -212,3 +212,46 @@ async fn a_preview_goes_away_by_itself_when_its_time_is_over() {
     assert!(delivery.environment(&production).await.unwrap().is_some());
     serving.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cut_deployment_left_standing_is_retired_by_the_next_call() {
+    use flowline::envs::provision::{
+        InstanceState, Provisioner,
+        local::{LocalOptions, LocalProvisioner},
+    };
+    let shop = Shop::new();
+    let delivery = shop.open(CollectingNotifier::default());
+    let serving = delivery.serve(0).await.unwrap();
+    let production: EnvironmentName = "production".parse().unwrap();
+    delivery.deploy(&production, "main").await.unwrap();
+    shop.page("good two");
+    let switched = async {
+        while delivery.environment(&production).await.unwrap().unwrap().generation < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Cut as soon as it is switched, whatever was still to do.
+    tokio::select! {
+        biased;
+        () = switched => {}
+        deployed = delivery.deploy(&production, "main") => drop(deployed.unwrap()),
+    }
+    // The cut call gives the environment free in the background.
+    for _ in 0..200 {
+        match delivery.deploy(&production, "main").await {
+            Err(DeliveryError::DeployedElsewhere { .. }) => {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            done => {
+                done.unwrap();
+                break;
+            }
+        }
+    }
+    let host = LocalProvisioner::open(&shop.path("state/host"), LocalOptions::default()).unwrap();
+    let web = delivery.authority().grant(&"dir:production/web".parse().unwrap()).unwrap();
+    let observed = host.observe(&web).await.unwrap();
+    let standing = observed.instances.iter().filter(|found| found.state != InstanceState::Stopped).count();
+    assert_eq!((observed.instances.len(), standing), (2, 1), "{observed:?}");
+    serving.stop().await.unwrap();
+}
