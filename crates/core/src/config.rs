@@ -1,7 +1,10 @@
 //! Reading a configuration file: typed, whole, and with errors that point at file, line and column.
 //!
-//! TOML (`*.toml`) and JSON (`*.json`) are read into any serde type. What serde can't check (a cycle, two things at one address) the
-//! caller checks on its own plain types, and asks the [`Document`] where a value stands to say so with its place.
+//! TOML (`*.toml`), JSON (`*.json`) and, with the feature `yaml`, YAML (`*.yaml`, `*.yml`) are read into any serde type. What serde can't
+//! check (a cycle, two things at one address) the caller checks on its own plain types, and asks the [`Document`] where a value stands to
+//! say so with its place.
+//!
+//! YAML is version 1.2: only `true` and `false` are booleans, keys that stand twice are refused, and what aliases repeat is bounded.
 //!
 //! ```
 //! use flowline_core::config::Document;
@@ -31,11 +34,13 @@ use crate::{
 
 mod json;
 mod toml_file;
+#[cfg(feature = "yaml")]
+mod yaml;
 
 /// The file `path` as `T`.
 ///
 /// # Errors
-/// If it can't be read, is neither `.toml` nor `.json`, or is not a `T`: each with its place.
+/// If it can't be read, is of no known syntax, or is not a `T`: each with its place.
 pub fn load<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T, ConfigError> {
     Document::load(path)?.read()
 }
@@ -52,6 +57,8 @@ pub struct Document {
 enum Syntax {
     Toml,
     Json,
+    #[cfg(feature = "yaml")]
+    Yaml,
 }
 
 impl Document {
@@ -106,6 +113,8 @@ impl Document {
         let (value, problem) = match self.syntax()? {
             Syntax::Toml => toml_file::read(&self.text),
             Syntax::Json => json::read(&self.text),
+            #[cfg(feature = "yaml")]
+            Syntax::Yaml => yaml::read(&self.text),
         };
         match (value, problem) {
             (Some(value), None) => Ok(value),
@@ -123,6 +132,8 @@ impl Document {
         let offset = match self.syntax().ok()? {
             Syntax::Toml => toml_file::find(&self.text, &keys),
             Syntax::Json => json::find(&self.text, &keys),
+            #[cfg(feature = "yaml")]
+            Syntax::Yaml => yaml::find(&self.text, &keys),
         };
         Some(Place::of(&self.path, &self.text, offset?))
     }
@@ -136,6 +147,10 @@ impl Document {
         match self.path.extension().and_then(|extension| extension.to_str()) {
             Some("toml") => Ok(Syntax::Toml),
             Some("json") => Ok(Syntax::Json),
+            #[cfg(feature = "yaml")]
+            Some("yaml" | "yml") => Ok(Syntax::Yaml),
+            #[cfg(not(feature = "yaml"))]
+            Some("yaml" | "yml") => Err(ConfigError::NoYaml { path: self.path.clone() }),
             _ => Err(ConfigError::Unknown { path: self.path.clone() }),
         }
     }
@@ -223,8 +238,17 @@ pub enum ConfigError {
         source: BoxError,
     },
     /// Its name does not say what it is.
-    #[error("{} is neither `.toml` nor `.json`; give it one of these extensions", .path.display())]
+    #[error("{} is neither `.toml`, `.yaml` nor `.json`; give it one of these extensions", .path.display())]
     Unknown {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is YAML, and this program was built without it.
+    #[error(
+        "{} is YAML, which this program does not read; build it with the feature `yaml`, or write TOML or JSON",
+        .path.display()
+    )]
+    NoYaml {
         /// The file.
         path: PathBuf,
     },
@@ -249,7 +273,7 @@ impl Kinded for ConfigError {
                     _ => ErrorKind::Unavailable,
                 }
             }
-            Self::Unknown { .. } | Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Unknown { .. } | Self::NoYaml { .. } | Self::Invalid(_) => ErrorKind::Invalid,
         }
     }
 }
@@ -389,6 +413,103 @@ mod tests {
         "#);
     }
 
+    #[cfg(feature = "yaml")]
+    #[test]
+    fn yaml_errors_point_at_their_place() {
+        let texts = [
+            "name: web\nport: 80\nprot: 81\n",
+            "name: web\nport: eighty\n",
+            "name: web\n",
+            "name: We b\nport: 80\n",
+            "name: web\nport: 80\nport: 81\n",
+            "name: [web\nport: 80\n",
+            "name: web\r\nport: 80\r\n\r\npages:\r\n  ä: { path: /, kind: statik }\r\n",
+            "name: web\nport: 80\n---\nname: api\n",
+            "name: *nobody\nport: 80\n",
+            "name: web\n\tport: 80\n",
+            "",
+        ];
+        let said: Vec<String> = texts.iter().map(|text| said("site.yaml", text)).collect();
+        insta::assert_snapshot!(said.join("\n---\n"), @r"
+        site.yaml:3:1: unknown field `prot`, expected one of `name`, `port`, `pages` [config.unknown-key]
+          3 | prot: 81
+            | ^
+          help: did you mean `port`?
+        ---
+        site.yaml:2:7: invalid u16 [config.syntax]
+          2 | port: eighty
+            |       ^
+        ---
+        site.yaml:1:1: missing field `port` [config.missing-key]
+          1 | name: web
+            | ^
+          help: add `port = …` here
+        ---
+        site.yaml:1:7: `We b` is not a component's name: 'W' at character 1 is not allowed; use lower-case letters a-z, digits and `-` [config.value]
+          1 | name: We b
+            |       ^
+        ---
+        site.yaml:3:1: duplicate key `port` [config.duplicate-key]
+          3 | port: 81
+            | ^
+          help: keep one of them
+        ---
+        site.yaml:1:7: expected string scalar [config.syntax]
+          1 | name: [web
+            |       ^
+        ---
+        site.yaml:5:23: unknown variant `statik`, expected one of `static`, `process` [config.unknown-value]
+          5 |   ä: { path: /, kind: statik }
+            |                       ^
+          help: did you mean `static`?
+        ---
+        site.yaml:3:1: a second document begins here; a file holds one [config.syntax]
+          3 | ---
+            | ^
+        ---
+        site.yaml:1:7: alias references unknown anchor [config.syntax]
+          1 | name: *nobody
+            |       ^
+        ---
+        site.yaml:1:7: while scanning a plain scalar, found a tab [config.syntax]
+          1 | name: web
+            |       ^
+        ---
+        site.yaml:1:1: unexpected end of input [config.syntax]
+          1 | 
+            | ^
+        ");
+    }
+
+    #[cfg(feature = "yaml")]
+    #[test]
+    fn small_yaml_files_cannot_blow_up() {
+        use std::fmt::Write as _;
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let before = format!("*a{}", level - 1);
+            writeln!(bomb, "a{level}: &a{level} [{}]", [before.as_str(); 10].join(", ")).unwrap();
+        }
+        let mut long = format!("a: &a {}\nb:\n", "x".repeat(1_000_000));
+        long.extend(std::iter::repeat_n("  - *a\n", 2_000));
+        let deep = format!("a: {}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        let dashes = format!("a:\n{}", "- ".repeat(100_000));
+        let itself = "a: &a [*a]\n".to_owned();
+        for text in [bomb, long, deep, dashes, itself] {
+            let read = Document::new("bomb.yaml", text).read::<serde_json::Value>();
+            let error = read.map(|_| ()).unwrap_err().to_string();
+            assert!(error.starts_with("bomb.yaml:") && error.len() < 1_000, "{error}");
+        }
+    }
+
+    #[cfg(feature = "yaml")]
+    #[test]
+    fn yaml_means_what_its_second_version_says() {
+        let text = "{country: NO, yes: on, version: 1.10, merged: {<<: &m {a: 1}, b: 2}, again: *m}";
+        let read: serde_json::Value = Document::new("a.yml", text).read().unwrap();
+        insta::assert_snapshot!(read, @r#"{"again":{"a":1},"country":"NO","merged":{"a":1,"b":2},"version":1.1,"yes":"on"}"#);
+    }
+
     #[test]
     fn a_byte_order_mark_is_dropped() {
         let site = Document::new("a.toml", "\u{feff}name = \"web\"\nport = 80\n").read::<Site>().unwrap();
@@ -401,12 +522,12 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         std::fs::create_dir(at("dir.toml")).unwrap();
         std::fs::write(at("latin.toml"), b"name = \"caf\xe9\"").unwrap();
-        std::fs::write(at("site.yaml"), b"name: web").unwrap();
+        std::fs::write(at("site.ini"), b"name = web").unwrap();
         let said = |name: &str| {
             let error = load::<Site>(at(name)).unwrap_err();
             error.to_string().replace(&directory.path().display().to_string(), "DIR")
         };
-        let all = ["missing.toml", "dir.toml", "latin.toml", "site.yaml"].map(said);
+        let all = ["missing.toml", "dir.toml", "latin.toml", "site.ini"].map(said);
         insta::assert_snapshot!(all.join("\n---\n"), @r#"
         cannot read DIR/missing.toml: create it, or name another
         ---
@@ -417,7 +538,7 @@ mod tests {
             |            ^
           help: save it as UTF-8
         ---
-        DIR/site.yaml is neither `.toml` nor `.json`; give it one of these extensions
+        DIR/site.ini is neither `.toml`, `.yaml` nor `.json`; give it one of these extensions
         "#);
     }
 
@@ -434,6 +555,18 @@ mod tests {
         let at = |document: &Document, keys: &[&str]| {
             document.place_of(keys).map(|place| (place.line, place.column))
         };
+        #[cfg(feature = "yaml")]
+        {
+            let yaml = Document::new(
+                "a.yaml",
+                "name: web\npages:\n  a:\n    path: /\n    list: [1,\n      { ü: 2, x: 2 }]\n    1: one\n",
+            );
+            assert_eq!(at(&yaml, &["name"]), Some((1, 1)));
+            assert_eq!(at(&yaml, &["pages", "a", "path"]), Some((4, 5)));
+            assert_eq!(at(&yaml, &["pages", "a", "list", "1", "x"]), Some((6, 15)));
+            assert_eq!(at(&yaml, &["pages", "a", "1"]), Some((7, 5)));
+            assert_eq!(at(&yaml, &["pages", "a", "nothing"]), at(&yaml, &["pages", "a"]));
+        }
         assert_eq!(at(&toml, &["port"]), Some((2, 1)));
         assert_eq!(at(&toml, &["pages", "a", "path"]), Some((5, 1)));
         assert_eq!(at(&toml, &["pages", "a", "list", "1", "x"]), Some((7, 5)));

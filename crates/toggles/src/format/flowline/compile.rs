@@ -166,9 +166,12 @@ impl<'d> Compiler<'d> {
                 if total == 0 {
                     return Err((at.to_owned(), "the weights of `serve` add up to nothing".to_owned()));
                 }
+                // By name, since not every syntax and store keeps the order of a table's entries, and nobody may move for that.
+                let mut weights: Vec<_> = weights.iter().collect();
+                weights.sort_unstable_by_key(|(name, _)| *name);
                 let mut slices = Vec::with_capacity(weights.len());
                 let mut sum = 0;
-                for (name, weight) in weights.iter() {
+                for (name, weight) in weights {
                     sum += u64::from(*weight);
                     #[expect(clippy::cast_precision_loss, reason = "points are below 100,000")]
                     let until = (sum * u64::from(POINTS)) as f64 / total as f64;

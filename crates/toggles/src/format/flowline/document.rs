@@ -77,7 +77,7 @@ impl Document {
 
 #[cfg(feature = "config")]
 impl Document {
-    /// Reads a file (`.toml` or `.json`), and checks what can be checked of it by itself: everything that would be a warning is an error here,
+    /// Reads a file (`.toml`, `.json`, or with the feature `yaml` `.yaml`), and checks what can be checked of it by itself: everything that would be a warning is an error here,
     /// with its place.
     ///
     /// ```

@@ -11,7 +11,7 @@
 //!
 //! A user's place on the line from 0 to 100 % is the upper 32 bits of XXH3 of the targeting key, under the XXH3 of the flag's salt (by default
 //! its key) as seed. It does not move, so raising a rollout never throws anybody out. Splits use another seed, so that they are
-//! independent of the rollout.
+//! independent of the rollout; their variants lie on the line in the order of their names, whatever order they are written in.
 
 mod clause;
 mod clause_serial;

@@ -8,9 +8,19 @@ use serde::{
     ser::SerializeMap,
 };
 
-/// Entries by name, in the order in which they are written. A name stands once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Entries by name, in the order in which they were read (TOML is read by name). A name stands once.
+///
+/// The order is for people: two that have the same entries are equal, and mean the same.
+#[derive(Debug, Clone)]
 pub struct Named<T>(Vec<(Box<str>, T)>);
+
+impl<T: PartialEq> PartialEq for Named<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().all(|(name, value)| other.get(name) == Some(value))
+    }
+}
+
+impl<T: Eq> Eq for Named<T> {}
 
 impl<T> Named<T> {
     /// Whether there are none.

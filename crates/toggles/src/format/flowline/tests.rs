@@ -53,6 +53,65 @@ fn a_document_reads_back_as_it_was_written() {
 }
 
 #[test]
+fn yaml_says_the_same_as_toml() {
+    let yaml = r#"
+segments:
+  beta: { members: [user-1, user-2] }
+flags:
+  checkout:
+    description: The new way to pay
+    owner: ada
+    kind: release
+    created: 2026-11-01
+    expected_end: "2027-02-01T00:00:00Z"
+    audience:
+      - &nordic { attribute: country, in: [NO, SE] }
+      - { attribute: app.version, version: ">= 2.1.0" }
+      - { attribute: age, at_least: 18, below: 65 }
+      - { attribute: email, ends_with: "@Awesome.com", ignore_case: true, not: true }
+    rules: [{ id: testers, when: [{ segment: beta }] }]
+    state: { on: true, rollout: 10 }
+    scopes: { preview: { rollout: 100 } }
+  colour:
+    variants: { red: "f00", blue: "00f" }
+    serve: { red: 1, blue: 3 }
+    off: red
+    requires: [checkout]
+    metadata: { ticket: AB-1, weight: 2.5 }
+    state: { on: true }
+"#;
+    let file = config::Document::new("flags.yaml", yaml);
+    assert_eq!(Document::checked(&file).unwrap(), read(EXAMPLE).unwrap());
+    let told =
+        |yaml: &str| Document::checked(&config::Document::new("flags.yaml", yaml)).unwrap_err().to_string();
+    insta::assert_snapshot!(
+        [
+            told("flags:\n  f:\n    audience:\n      - { attribute: x, inn: 1 }\n"),
+            told("flags:\n  f:\n    serve: blue\n"),
+            told("flags:\n  f: {}\n  f: {}\n"),
+            told("flags:\n  f:\n    state: { rollout: .nan }\n"),
+        ]
+        .join("\n"),
+        @r"
+    flags.yaml:4:25: unknown field `inn`, expected one of `attribute`, `in`, `starts_with`, `ends_with`, `contains`, `ignore_case`, `above`, `at_least`, `below`, `at_most`, `version`, `after`, `before`, `matches`, `network`, `present`, `segment`, `flag`, `variant`, `all`, `any`, `not` [config.unknown-key]
+      4 |       - { attribute: x, inn: 1 }
+        |                         ^
+      help: did you mean `in`?
+    flags.yaml:3:5: there is no variant `blue`; there are `off`, `on` [toggles.flag]
+      3 |     serve: blue
+        |     ^
+    flags.yaml:3:3: duplicate key `f` [config.duplicate-key]
+      3 |   f: {}
+        |   ^
+      help: keep one of them
+    flags.yaml:3:23: NaN is not a percentage; use a number from 0 to 100 [config.value]
+      3 |     state: { rollout: .nan }
+        |                       ^
+    "
+    );
+}
+
+#[test]
 fn reading_flag_by_flag_gives_the_same_flags() {
     let document = read(EXAMPLE).unwrap();
     let json = serde_json::to_string(&document).unwrap();
@@ -159,6 +218,21 @@ fn flags_in_a_circle_are_refused_with_the_way_round() {
         assert!(ruleset.evaluate("a", &user, &fixed).error.is_some());
         assert!(ruleset.evaluate("b", &user, &fixed).error.is_some());
         assert!(!ruleset.is_on("leads-in", &user, &fixed) && ruleset.is_on("fine", &user, &fixed));
+    }
+}
+
+#[test]
+fn the_order_of_entries_moves_nobody() {
+    let split = |serve: &str| {
+        let json = format!(
+            r#"{{"flags": {{"f": {{"variants": {{"b": 2, "a": 1, "c": 3}}, "serve": {serve}, "state": {{"on": true}}}}}}}}"#
+        );
+        Flowline::default().ruleset(&json).unwrap()
+    };
+    let (one, other) = (split(r#"{"a": 1, "b": 1, "c": 2}"#), split(r#"{"c": 2, "b": 1, "a": 1}"#));
+    for user in 0..200 {
+        let (user, fixed) = (Context::new(format!("user-{user}")), Fixed::default());
+        assert_eq!(one.evaluate("f", &user, &fixed).value, other.evaluate("f", &user, &fixed).value);
     }
 }
 
