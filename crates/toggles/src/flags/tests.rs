@@ -1,15 +1,25 @@
 //! What holds of flags kept in a store.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use flowline_core::{
-    clock::ManualClock,
+    SignedDuration, Timestamp,
+    clock::{Clock, ManualClock},
     id::ScopeId,
     store::{MemoryStore, Store},
 };
 
 use super::*;
-use crate::{context::Context, format::flowline::Definition, value::Value};
+use crate::{
+    context::Context,
+    format::flowline::{Definition, Percent},
+    life::{
+        scan::{Reference, Scan},
+        stale::{Limits, StaleReport},
+        usage::{Usage, Used},
+    },
+    value::Value,
+};
 
 fn ada() -> Author {
     Author::new("ada", "because")
@@ -276,4 +286,85 @@ async fn a_definition_that_makes_no_sense_harms_no_other() {
         flag `serves-nobody`, serve: the flag has variants but does not say which to `serve`; the flag is an error until that is mended
         flag `unknown-variant`, serve: there is no variant `blue`; there are `off`, `on`; the flag is an error until that is mended
         ");
+}
+
+#[tokio::test]
+async fn since_when_everybody_has_it_is_what_the_journal_says() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = ManualClock::default();
+    let flags = Flags::open(Arc::clone(&store), Arc::new(clock.clone())).await.unwrap();
+    let (production, preview, checkout) = (scope("production"), scope("pr-123"), key("checkout"));
+    let start = clock.now();
+    let hour = |hours: i64| Some(start + SignedDuration::from_hours(hours));
+    let since = async |scope: &ScopeId| flags.full_since(scope, &checkout).await.unwrap();
+    flags.define(&checkout, Definition::default(), &ada()).await.unwrap();
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    assert_eq!(since(&production).await, None);
+    let next = async |percent: f64| {
+        clock.advance(SignedDuration::from_hours(1));
+        flags.set_rollout(&production, &checkout, Percent::new(percent).unwrap(), &ada()).await.unwrap();
+    };
+    next(50.0).await;
+    assert_eq!(since(&production).await, None);
+    next(100.0).await;
+    assert_eq!((since(&production).await, since(&preview).await), (hour(2), hour(2)));
+    clock.advance(SignedDuration::from_hours(1));
+    flags.kill(Place::Everywhere, &checkout, &ada()).await.unwrap();
+    assert_eq!(since(&production).await, None);
+    flags.undo(&checkout, &ada()).await.unwrap();
+    assert_eq!(since(&production).await, hour(3), "it begins anew");
+    next(100.0).await;
+    flags.switch_off(&preview, &checkout, &ada()).await.unwrap();
+    assert_eq!((since(&production).await, since(&preview).await), (hour(3), None));
+    clock.advance(SignedDuration::from_hours(1));
+    flags.close_scope(&preview, &ada()).await.unwrap();
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    assert_eq!(since(&preview).await, hour(5), "its own state went with it");
+    flags.remove(&checkout, &ada()).await.unwrap();
+    assert_eq!(since(&production).await, None);
+}
+
+#[tokio::test]
+async fn stale_flags_are_reported_with_owner_reasons_and_places() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = ManualClock::default();
+    let flags = Flags::open(Arc::clone(&store), Arc::new(clock.clone())).await.unwrap();
+    let production = scope("production");
+    let owned = |owner: &str| Definition { owner: Some(owner.to_owned()), ..Definition::default() };
+    for (name, owner) in [("old", "ada"), ("quiet", "grace"), ("used", "ada")] {
+        flags.define(&key(name), owned(owner), &ada()).await.unwrap();
+    }
+    flags.set_rollout(&production, &key("old"), Percent::ALL, &ada()).await.unwrap();
+    let usage = |since: Timestamp, flag: &str, at: Timestamp| Usage {
+        since,
+        flags: [(flag.to_owned(), Used { first: at, last: at })].into(),
+    };
+    let start = clock.now();
+    assert_eq!(flags.stale(&production, Limits::default(), None).await.unwrap(), StaleReport::default());
+    clock.advance(SignedDuration::from_hours(24 * 40));
+    flags.record_usage(&usage(start, "old", start)).await.unwrap();
+    flags.record_usage(&usage(clock.now(), "used", clock.now())).await.unwrap();
+    flags.record_usage(&usage(clock.now(), "nobody's", clock.now())).await.unwrap();
+    let place = |file: &str, line| Reference { file: file.to_owned(), line, column: 5 };
+    let scan = Scan {
+        references: [
+            ("old".to_owned(), vec![place("src/shop.rs", 7)]),
+            ("quiet".to_owned(), vec![]),
+            ("used".to_owned(), vec![place("src/shop.rs", 9)]),
+        ]
+        .into(),
+        unknown: [("gone".to_owned(), vec![place("web/app.js", 3)]), ("used".to_owned(), vec![])].into(),
+        ..Scan::default()
+    };
+    let report = flags.stale(&production, Limits::default(), Some(&scan)).await.unwrap();
+    insta::assert_snapshot!(report.to_string(), @r"
+    old (ada): everybody has had it since 2026-01-01; nobody has asked for it since 2026-01-01
+        src/shop.rs:7:5
+    quiet (grace): nobody has asked for it since 2026-01-01, or before; no source code names it
+    gone: source code asks for it, and nobody defined it
+        web/app.js:3:5
+    ");
+    assert_eq!(store.list("toggles/usage").await.unwrap().len(), 3);
+    flags.remove(&key("old"), &ada()).await.unwrap();
+    assert_eq!(store.list("toggles/usage").await.unwrap().len(), 2, "its use goes with it");
 }

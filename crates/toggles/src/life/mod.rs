@@ -8,8 +8,12 @@
 //! | [`compare`] | who would see something else after an edit; how two rulesets differ on the same traffic |
 //! | [`exposure`] | who was shown what, once each |
 //! | [`stale`] | which flags have outlived their purpose |
+//! | [`usage`] | which flags were evaluated, and when last |
+//! | [`scan`] | where source code names flags |
 
 pub mod compare;
 pub mod exposure;
 pub mod release;
+pub mod scan;
 pub mod stale;
+pub mod usage;
