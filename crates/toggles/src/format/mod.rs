@@ -10,11 +10,14 @@ pub mod growthbook;
 #[cfg(test)]
 mod hostile;
 pub mod launchdarkly;
+mod loss;
 mod reading;
 pub mod ufc;
 pub mod unleash;
 
 use flowline_core::error::{BoxError, ErrorKind, Kinded};
+
+pub use loss::{Loss, LossKind};
 
 use crate::model::FlagSet;
 

@@ -20,6 +20,9 @@ mod coerce;
 mod compile;
 mod document;
 mod evaluate;
+mod export;
+#[cfg(test)]
+mod export_tests;
 mod expression;
 mod fractional;
 #[cfg(test)]
@@ -30,6 +33,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use indexmap::IndexMap;
 
 use self::compile::{Shared, metadata};
+pub use self::export::{Export, export};
 use super::{
     Format, FormatError,
     reading::{Pairs, Raw, Source, Tree},
