@@ -59,6 +59,10 @@ impl Board {
         }
     }
 
+    pub(super) fn ambient(&self) -> &Arc<dyn Ambient> {
+        &self.ambient
+    }
+
     pub(super) fn position(&self) -> Position {
         self.position
     }
@@ -177,7 +181,16 @@ impl Board {
     }
 
     pub(super) fn effective(&self, scope: &ScopeId, flag: &FlagKey) -> Effective {
-        let definition = self.definitions.get(flag);
+        self.effective_as(scope, flag, self.definitions.get(flag))
+    }
+
+    /// The same if `flag` were defined as `definition`.
+    pub(super) fn effective_as(
+        &self,
+        scope: &ScopeId,
+        flag: &FlagKey,
+        definition: Option<&Definition>,
+    ) -> Effective {
         // At each place, what was said at run time counts before what the definition declares.
         let own = self.line(scope).into_iter().flat_map(|scope| {
             let said = self.scopes.get(scope).and_then(|scope| scope.states.get(flag));
@@ -185,6 +198,17 @@ impl Board {
         });
         let everywhere = self.everywhere.get(flag).into_iter().chain(definition.map(|it| &it.state));
         Effective::of(own.chain(everywhere))
+    }
+
+    /// The same for any place.
+    pub(super) fn effective_at(&self, place: &Place, flag: &FlagKey) -> Effective {
+        match place {
+            Place::Scope(scope) => self.effective(scope, flag),
+            Place::Everywhere => {
+                let declared = self.definitions.get(flag).map(|definition| &definition.state);
+                Effective::of(self.everywhere.get(flag).into_iter().chain(declared))
+            }
+        }
     }
 
     pub(super) fn where_on(&self, flag: &FlagKey) -> Vec<WhereOn> {
@@ -258,7 +282,7 @@ impl Board {
         }
     }
 
-    fn ruleset(&self, scope: &ScopeId) -> Ruleset {
+    pub(super) fn ruleset(&self, scope: &ScopeId) -> Ruleset {
         let mut set = FlagSet { refuse_cycles: true, ..FlagSet::new("flowline") };
         for (flag, definition) in &self.definitions {
             let state = self.effective(scope, flag);

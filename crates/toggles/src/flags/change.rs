@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::{
     Author, FlagChanged, Flags, FlagsError, Place, Subject, TRIES,
     record::{event_id, stream},
+    releases,
     stale::usage_key,
 };
 use crate::format::flowline::{Definition, FlagKey, Percent, State};
@@ -63,7 +64,13 @@ impl Flags {
             self.change(flag, &Subject::State(place), by, |_: Option<State>| None).await?;
         }
         self.change(flag, &Subject::Definition, by, |_: Option<Definition>| None).await?;
-        self.shared.store.commit(Batch::new().remove(usage_key(flag)?)).await?;
+        let mut rest = Batch::new().remove(usage_key(flag)?);
+        for (key, _) in self.shared.store.list(&releases::all()).await? {
+            if releases::named(&key).is_some_and(|(_, released)| released == *flag) {
+                rest = rest.remove(key);
+            }
+        }
+        self.shared.store.commit(rest).await?;
         Ok(())
     }
 

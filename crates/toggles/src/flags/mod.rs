@@ -7,9 +7,11 @@
 
 mod board;
 mod change;
+mod edit;
 mod error;
 mod past;
 mod record;
+mod releases;
 mod scopes;
 mod stale;
 #[cfg(test)]
@@ -32,6 +34,7 @@ use flowline_core::{
 pub use board::WhereOn;
 pub use error::FlagsError;
 pub use record::{Author, FlagChanged, Place, ScopeChanged, Subject};
+pub use releases::{Advanced, Happened, Release, ReleaseChanged, ReleaseError, Releases};
 
 use crate::{
     engine::Ambient,

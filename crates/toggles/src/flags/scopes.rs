@@ -10,6 +10,7 @@ use super::{
     Author, Flags, FlagsError, Place, ScopeChanged, TRIES,
     change::json,
     record::{ScopeRecord, event_id, scopes_stream},
+    releases,
 };
 
 impl Flags {
@@ -45,14 +46,16 @@ impl Flags {
         self.reread(&key).await
     }
 
-    /// Forgets `scope` and everything that is said for it. Scopes that inherit from it inherit from its base no more.
+    /// Forgets `scope` and everything that is said for it; releases that are under way there are over. Scopes that inherit from it inherit from its base no more.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn close_scope(&self, scope: &ScopeId, by: &Author) -> Result<(), FlagsError> {
         let key = ScopeRecord::key(scope)?;
         for _ in 0..TRIES {
-            let documents = self.shared.store.list(&Place::Scope(scope.clone()).prefix()).await?;
+            let place = Place::Scope(scope.clone());
+            let mut documents = self.shared.store.list(&place.prefix()).await?;
+            documents.extend(self.shared.store.list(&releases::prefix(&place)).await?);
             let known = self.shared.store.read(&key).await?;
             if known.is_none() && documents.is_empty() {
                 break;

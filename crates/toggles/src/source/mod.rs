@@ -18,7 +18,7 @@ mod http;
 #[cfg(feature = "http")]
 mod hyper;
 mod ofrep;
-mod race;
+pub(crate) mod race;
 pub mod schedule;
 #[cfg(test)]
 #[cfg(feature = "http")]

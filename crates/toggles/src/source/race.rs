@@ -3,13 +3,13 @@
 use std::{future::poll_fn, pin::pin, task::Poll};
 
 /// Which of two was first.
-pub(super) enum First<A, B> {
+pub(crate) enum First<A, B> {
     One(A),
     Other(B),
 }
 
 /// Runs both until one is done, and drops the other.
-pub(super) async fn race<A: Future, B: Future>(one: A, other: B) -> First<A::Output, B::Output> {
+pub(crate) async fn race<A: Future, B: Future>(one: A, other: B) -> First<A::Output, B::Output> {
     let (mut one, mut other) = (pin!(one), pin!(other));
     poll_fn(|context| {
         if let Poll::Ready(answer) = one.as_mut().poll(context) {

@@ -27,7 +27,7 @@ use super::{
 /// let scan = Scanner::new(["checkout", "search"])?.scan(tree.path())?;
 /// assert_eq!(scan.references["checkout"][0].to_string(), "shop.py:1:23");
 /// assert!(scan.references["search"].is_empty());
-/// assert_eq!(scan.unknown["old-pay"][0].to_string(), "shop.py:2:31");
+/// assert_eq!(scan.unknown["old-pay"][0].to_string(), "shop.py:2:28");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
