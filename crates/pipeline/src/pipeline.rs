@@ -11,7 +11,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    plan::{Draft, IdError, Input, Inputs, Node, OutputRef, PlanError, Policy, StepId, StepKind},
+    plan::{
+        Declared, Draft, Each, IdError, Input, Inputs, Node, OutputRef, PlanError, Policy, StepId, StepKind,
+    },
     step::{Function, Spec},
 };
 
@@ -77,6 +79,95 @@ impl<T> Feed<T> for &Output<T> {
         self.clone().feed()
     }
 }
+
+/// What an instance of a template is for: stands for the item in the template's input ([`Pipeline::each`]).
+#[derive(Debug)]
+pub struct Item<T> {
+    at: String,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Item<T> {
+    fn clone(&self) -> Self {
+        Self { at: self.at.clone(), kind: PhantomData }
+    }
+}
+
+impl<T> Item<T> {
+    fn whole() -> Self {
+        Self { at: String::new(), kind: PhantomData }
+    }
+
+    /// A part of it, by JSON pointer. That the part is a `U` is checked when it is read.
+    #[must_use]
+    pub fn part<U>(&self, pointer: &str) -> Item<U> {
+        Item { at: format!("{}{pointer}", self.at), kind: PhantomData }
+    }
+}
+
+impl<T> Feed<T> for Item<T> {
+    fn feed(self) -> Result<Input, BoxError> {
+        Ok(Input::Item(self.at))
+    }
+}
+
+impl<T> Wire<T> for Item<T> {
+    fn wire(self) -> Result<Inputs, BoxError> {
+        Ok(Inputs::One(self.feed()?))
+    }
+}
+
+/// What a step can be repeated for: a map of items by key, or a list of texts, each its own key.
+pub trait Items {
+    /// One item.
+    type Item;
+}
+
+impl<T> Items for BTreeMap<String, T> {
+    type Item = T;
+}
+
+impl Items for Vec<String> {
+    type Item = String;
+}
+
+/// Outputs of steps that may not run: each becomes the output of something that may be missing.
+pub trait Conditional {
+    /// The same, with every `Output<T>` an `Output<Option<T>>`.
+    type Maybe;
+
+    /// Says so.
+    fn maybe(self) -> Self::Maybe;
+}
+
+impl Conditional for () {
+    type Maybe = ();
+
+    fn maybe(self) {}
+}
+
+impl<T> Conditional for Output<T> {
+    type Maybe = Output<Option<T>>;
+
+    fn maybe(self) -> Self::Maybe {
+        Output { from: self.from, kind: PhantomData }
+    }
+}
+
+macro_rules! conditional_tuple {
+    ($($part:ident $index:tt),+) => {
+        impl<$($part: Conditional),+> Conditional for ($($part,)+) {
+            type Maybe = ($($part::Maybe,)+);
+
+            fn maybe(self) -> Self::Maybe {
+                ($(self.$index.maybe(),)+)
+            }
+        }
+    };
+}
+conditional_tuple!(A 0, B 1);
+conditional_tuple!(A 0, B 1, C 2);
+conditional_tuple!(A 0, B 1, C 2, D 3);
 
 /// What fits a step's whole input: nothing for `()`, one [`Constant`] or output for a single value, a tuple of feeds for a tuple, a list of
 /// outputs for a `Vec`, an output alone for its own type, or [`Named`] for a struct.
@@ -170,6 +261,15 @@ impl<I> Wire<I> for Named {
     }
 }
 
+/// What was wired already.
+struct AsWired<I>(Result<Inputs, BoxError>, PhantomData<I>);
+
+impl<I> Wire<I> for AsWired<I> {
+    fn wire(self) -> Result<Inputs, BoxError> {
+        self.0
+    }
+}
+
 /// A pipeline was written wrongly.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -221,6 +321,7 @@ pub struct Pipeline {
     inputs: BTreeMap<String, Value>,
     nodes: IndexMap<StepId, Node>,
     within: Vec<String>,
+    conditions: Vec<OutputRef>,
     error: Option<PipelineError>,
 }
 
@@ -233,6 +334,7 @@ impl Pipeline {
             inputs: BTreeMap::new(),
             nodes: IndexMap::new(),
             within: Vec::new(),
+            conditions: Vec::new(),
             error: None,
         }
     }
@@ -275,6 +377,91 @@ impl Pipeline {
         result
     }
 
+    /// Adds the steps that `write` adds, each to run only if `condition` turns out `true`. If not, they are skipped and give `null`, which is
+    /// why what `write` returns comes back as what may be missing.
+    ///
+    /// ```
+    /// use flowline_pipeline::{Output, Pipeline, step::Function};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (needed, migrate) = (Function::<(), bool>::new("needed", 1)?, Function::<(), String>::new("migrate", 1)?);
+    /// let mut pipeline = Pipeline::new("release", "storefront".parse()?);
+    /// let needed = pipeline.call("needed", &needed, ());
+    /// let migrated: Output<Option<String>> = pipeline.when(&needed, |pipeline| pipeline.call("migrate", &migrate, ()));
+    /// assert_eq!(pipeline.draft()?.nodes[1].when[0].step, *needed.step());
+    /// # let _ = migrated;
+    /// # Ok(()) }
+    /// ```
+    pub fn when<R: Conditional>(
+        &mut self,
+        condition: &Output<bool>,
+        write: impl FnOnce(&mut Self) -> R,
+    ) -> R::Maybe {
+        self.conditions.push(condition.from.clone());
+        let result = write(self);
+        self.conditions.pop();
+        result.maybe()
+    }
+
+    /// Adds a step that the run repeats for each item of `over`, at most `max` times: a template. `input` wires an instance's input from its
+    /// item and from other outputs. Gives the outputs of all instances by their items' keys.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use flowline_pipeline::{Output, Pipeline, step::{Effect, Function}, steps::RunCommand};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (hosts, sync) = (Function::<(), Vec<String>>::new("hosts", 1)?, Function::<String, u64>::new("sync", 1)?);
+    /// let mut pipeline = Pipeline::new("release", "storefront".parse()?);
+    /// let hosts: Output<Vec<String>> = pipeline.call("hosts", &hosts, ());
+    /// let synced: Output<BTreeMap<String, u64>> = pipeline.call_each("sync", &sync, &hosts, 20, |host| host);
+    /// assert_eq!(pipeline.draft()?.nodes[1].each.as_ref().map(|each| each.max), Some(20));
+    /// # let _ = synced;
+    /// # Ok(()) }
+    /// ```
+    pub fn each<C: Items, S: Spec, W: Wire<S::Input>>(
+        &mut self,
+        id: &str,
+        spec: S,
+        over: &Output<C>,
+        max: u32,
+        input: impl FnOnce(Item<C::Item>) -> W,
+    ) -> Output<BTreeMap<String, S::Output>> {
+        let output = self.feed(id, spec, AsWired::<S::Input>(input(Item::whole()).wire(), PhantomData));
+        self.repeated(output, over, max)
+    }
+
+    /// The same with a call of a function.
+    pub fn call_each<C: Items, I, O: DeserializeOwned, W: Wire<I>>(
+        &mut self,
+        id: &str,
+        function: &Function<I, O>,
+        over: &Output<C>,
+        max: u32,
+        input: impl FnOnce(Item<C::Item>) -> W,
+    ) -> Output<BTreeMap<String, O>> {
+        let output = self.call(id, function, AsWired::<I>(input(Item::whole()).wire(), PhantomData));
+        self.repeated(output, over, max)
+    }
+
+    fn repeated<C, O>(
+        &mut self,
+        output: Output<O>,
+        over: &Output<C>,
+        max: u32,
+    ) -> Output<BTreeMap<String, O>> {
+        if let Some(node) = self.nodes.get_mut(output.step()) {
+            node.each = Some(Each { over: over.from.clone(), max });
+        }
+        Output { from: output.from, kind: PhantomData }
+    }
+
+    /// Says everything that a pure step's output depends on besides its parameters and input, so that it may come from the cache.
+    pub fn cached<T>(&mut self, step: &Output<T>, declared: Declared) -> &mut Self {
+        if let Some(node) = self.nodes.get_mut(step.step()) {
+            node.cache = Some(declared);
+        }
+        self
+    }
+
     /// Has `later` wait for `earlier` without taking its output.
     pub fn after<A, B>(&mut self, later: &Output<A>, earlier: &Output<B>) -> &mut Self {
         if let Some(node) = self.nodes.get_mut(later.step()) {
@@ -312,7 +499,8 @@ impl Pipeline {
     ) -> Output<T> {
         let id = self.within.iter().map(String::as_str).chain([id]).collect::<Vec<_>>().join("/");
         match Self::checked(&id, kind, params, inputs) {
-            Ok(node) => {
+            Ok(mut node) => {
+                node.when.clone_from(&self.conditions);
                 let from = OutputRef { step: node.id.clone(), at: String::new() };
                 if self.nodes.insert(node.id.clone(), node).is_some() {
                     self.error.get_or_insert(PipelineError::Twice(id));

@@ -51,6 +51,12 @@ pub enum PlanError {
         /// What it names.
         missing: StepId,
     },
+    /// A step asks for an item, but is not repeated for any.
+    #[error("step `{0}` takes an item as input, but is not repeated for any; write it with `Pipeline::each`")]
+    Item(StepId),
+    /// A step that is not pure asks for the cache.
+    #[error("step `{0}` has an effect, so its output cannot come from a cache; only a pure step's can")]
+    Cache(StepId),
     /// Steps wait for each other.
     #[error("steps wait for each other in a circle: {}; take one of these edges away", circle(.0))]
     Cycle(Vec<StepId>),
@@ -150,6 +156,12 @@ impl Planner {
                 .registry
                 .resolve(&node.kind, &node.params)
                 .map_err(|source| PlanError::Resolve { step: node.id.clone(), source })?;
+            if node.each.is_none() && node.inputs.each().any(|input| matches!(input, super::Input::Item(_))) {
+                return Err(PlanError::Item(node.id.clone()));
+            }
+            if node.cache.is_some() && step.effect() != super::Effect::Pure {
+                return Err(PlanError::Cache(node.id.clone()));
+            }
             let mut granted = Vec::new();
             let touches = step.touches();
             let before = denied.len();

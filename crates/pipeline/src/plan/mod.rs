@@ -35,8 +35,8 @@ pub use self::{
     draft::{Draft, PlanError, Planner},
     id::{IdError, MAX_STEP_ID, StepId, StepKind},
     node::{
-        Action, Denial, Effect, Fingerprint, Input, Inputs, Node, Observed, OutputRef, PlannedNode, Policy,
-        Preview, Undo,
+        Action, Declared, Denial, Each, Effect, Fingerprint, Input, Inputs, Node, Observed, OutputRef,
+        PlannedNode, Policy, Preview, Undo,
     },
     policy::{ErrorClass, Limits, Retry},
     seal::{Approval, ApprovalError, FORMAT_VERSION, OpenError, SealError, Sealed},

@@ -1,6 +1,10 @@
 //! What one step of a plan is, as data: a [`Node`] as it was written, and what planning learnt about it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    path::PathBuf,
+};
 
 use flowline_core::{
     digest::{Digest, Digester},
@@ -28,6 +32,15 @@ pub struct Node {
     /// Steps that must be done before, besides those whose outputs it takes.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub after: BTreeSet<StepId>,
+    /// Outputs that must all be `true`, or the step is skipped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<OutputRef>,
+    /// It is a template: the run makes an instance of it for each item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<Each>,
+    /// For [`Effect::Pure`]: everything else that its output depends on. With it, the output may come from the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Declared>,
     /// What kinds of trouble it is given time and tries for.
     #[serde(default, skip_serializing_if = "Policy::is_default")]
     pub policy: Policy,
@@ -42,13 +55,80 @@ impl Node {
             params: Value::Null,
             inputs: Inputs::None,
             after: BTreeSet::new(),
+            when: Vec::new(),
+            each: None,
+            cache: None,
             policy: Policy::default(),
         }
     }
 
-    /// Every step that it waits for: those whose outputs it takes, then those it only comes after; one may come twice.
+    /// Every step that it waits for: those whose outputs it takes, that say whether or for what it runs, then those it only comes after;
+    /// one may come twice.
     pub fn predecessors(&self) -> impl Iterator<Item = &StepId> {
-        self.inputs.steps().chain(&self.after)
+        self.feeds().chain(&self.after)
+    }
+
+    /// Every step whose output matters to it.
+    pub(crate) fn feeds(&self) -> impl Iterator<Item = &StepId> {
+        let deciding = self.when.iter().chain(self.each.as_ref().map(|each| &each.over));
+        self.inputs.steps().chain(deciding.map(|output| &output.step))
+    }
+
+    /// Whether it has no condition.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.when.is_empty()
+    }
+}
+
+/// A step that is repeated for each item of an output that is known only during the run.
+///
+/// The plan seals the template: code, parameters, what it touches and how many instances there may be. An instance's id is the template's,
+/// `/` and the item's key. The template's own output is an object of the instances' outputs by key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Each {
+    /// The items: an object, each entry an item with its key, or a list of texts, each its own key.
+    pub over: OutputRef,
+    /// So many items at most; a run with more stops with an error.
+    pub max: u32,
+}
+
+/// What a pure step reads besides its parameters and input. All of it, together with the step's code, is what its output is kept under.
+///
+/// ```
+/// use flowline_pipeline::plan::Declared;
+/// let declared = Declared::new().file("/src/main.rs").tool("rustc", "1.95.0");
+/// # let _ = declared;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Declared {
+    /// Files, by their content when the step would run.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub files: BTreeSet<PathBuf>,
+    /// Tools, by their version.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, String>,
+}
+
+impl Declared {
+    /// It reads nothing but its parameters and input.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same, reading the file at `path` too.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files.insert(path.into());
+        self
+    }
+
+    /// The same, using `tool` in this version.
+    #[must_use]
+    pub fn tool(mut self, tool: impl Into<String>, version: impl Into<String>) -> Self {
+        self.tools.insert(tool.into(), version.into());
+        self
     }
 }
 
@@ -73,6 +153,8 @@ pub enum Inputs {
 pub enum Input {
     /// The output of another step, or a part of it.
     Output(OutputRef),
+    /// What this instance of a template is for, or the part of it at this JSON pointer.
+    Item(String),
     /// A value known when the plan was made.
     Value(Value),
 }
@@ -109,19 +191,15 @@ impl Inputs {
     pub fn steps(&self) -> impl Iterator<Item = &StepId> {
         self.each().filter_map(|input| match input {
             Input::Output(output) => Some(&output.step),
-            Input::Value(_) => None,
+            Input::Item(_) | Input::Value(_) => None,
         })
     }
 
-    /// The input as one JSON value, with `value` answering for each reference.
+    /// The input as one JSON value, with `value` answering for each part.
     ///
     /// # Errors
     /// The first error that `value` answers.
-    pub fn assemble<E>(&self, mut value: impl FnMut(&OutputRef) -> Result<Value, E>) -> Result<Value, E> {
-        let mut one = |input: &Input| match input {
-            Input::Output(output) => value(output),
-            Input::Value(value) => Ok(value.clone()),
-        };
+    pub fn assemble<E>(&self, mut one: impl FnMut(&Input) -> Result<Value, E>) -> Result<Value, E> {
         Ok(match self {
             Self::None => Value::Null,
             Self::One(input) => one(input)?,
@@ -319,9 +397,12 @@ pub struct Policy {
     /// How long it may take.
     #[serde(skip_serializing_if = "super::policy::Limits::is_none")]
     pub limits: super::policy::Limits,
-    /// Named locks that are held while it runs.
+    /// Named locks that are held while it runs and while it is undone, over all runs on the same store. Taken together or not at all.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub locks: BTreeSet<String>,
+    /// Named semaphores of which it holds one permit meanwhile, with how many permits there are: the same number wherever one is named.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub semaphores: BTreeMap<String, NonZeroU32>,
     /// Of several ready steps, the higher number starts first.
     #[serde(skip_serializing_if = "is_zero")]
     pub priority: i32,
@@ -331,6 +412,11 @@ impl Policy {
     /// Whether it asks for nothing.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether something must be held while the step runs.
+    pub(crate) fn needs_locks(&self) -> bool {
+        !self.locks.is_empty() || !self.semaphores.is_empty()
     }
 }
 

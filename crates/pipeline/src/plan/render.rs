@@ -1,10 +1,13 @@
-//! A plan for people and machines: text, JSON, Markdown, Mermaid. The same plan gives the same bytes.
+//! A plan for people and machines: text, JSON, Markdown, Mermaid, DOT. The same plan gives the same bytes.
 
-use std::fmt::{self, Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Write as _},
+};
 
 use serde_json::{Value, json};
 
-use super::{Action, FORMAT_VERSION, Inputs, Plan, PlannedNode, Sealed, Undo};
+use super::{Action, FORMAT_VERSION, Plan, PlannedNode, Sealed, Undo};
 
 impl fmt::Display for Plan {
     /// What changes, what stays, what can't be undone and what is denied, one line for each step.
@@ -69,6 +72,10 @@ fn step_line(f: &mut fmt::Formatter<'_>, node: &PlannedNode) -> fmt::Result {
         node.effect.name(),
         preview.summary
     )?;
+    let times = times(node, "; ");
+    if let Some(times) = times.strip_prefix("; ") {
+        writeln!(f, "      {times}")?;
+    }
     for observed in &preview.resources {
         writeln!(f, "      {} {} {}", observed.action.sign(), observed.action.word(), observed.resource)?;
         for detail in &observed.details {
@@ -107,7 +114,13 @@ impl Plan {
                 Undo::Irreversible => "**no**",
             };
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "| `{sign}` | `{}` | {} | {undo} |", node.id(), cell(what));
+            let _ = writeln!(
+                text,
+                "| `{sign}` | `{}` | {}{} | {undo} |",
+                node.id(),
+                cell(what),
+                cell(&times(node, "; "))
+            );
         }
         for denial in self.denied() {
             let _ = writeln!(
@@ -121,30 +134,72 @@ impl Plan {
         text
     }
 
-    /// The graph of the steps as a Mermaid flow chart: solid edges carry outputs, dotted ones only order.
+    /// The graph of the steps as a Mermaid flow chart: solid edges carry outputs, dotted ones only order. A template is drawn as many.
     pub fn to_mermaid(&self) -> String {
         let mut text = "flowchart TD\n".to_owned();
-        let place: std::collections::BTreeMap<_, _> =
+        for (index, node) in self.nodes().iter().enumerate() {
+            let label = format!("{}<br/>{}{}", node.id(), node.node.kind, times(node, "<br/>"));
+            let _ = match node.node.each {
+                Some(_) => writeln!(text, "  n{index}[[\"{label}\"]]"),
+                None => writeln!(text, "  n{index}[\"{label}\"]"),
+            };
+        }
+        self.edges(|before, after, carries| {
+            let arrow = if carries { "-->" } else { "-.->" };
+            let _ = writeln!(text, "  n{before} {arrow} n{after}");
+        });
+        text
+    }
+
+    /// The graph of the steps in the DOT language of Graphviz: solid edges carry outputs, dashed ones only order. A template is drawn as
+    /// many, what can't be undone in red.
+    pub fn to_dot(&self) -> String {
+        let mut text = format!("digraph \"{}\" {{\n  node [shape=box];\n", quoted(self.name()));
+        for (index, node) in self.nodes().iter().enumerate() {
+            let label = format!("{}\\n{}{}", node.id(), node.node.kind, times(node, "\\n"));
+            let shape = if node.node.each.is_some() { ", shape=box3d" } else { "" };
+            let color = if node.undo == Undo::Irreversible { ", color=red" } else { "" };
+            let _ = writeln!(text, "  n{index} [label=\"{label}\"{shape}{color}];");
+        }
+        self.edges(|before, after, carries| {
+            let style = if carries { "" } else { " [style=dashed]" };
+            let _ = writeln!(text, "  n{before} -> n{after}{style};");
+        });
+        text.push_str("}\n");
+        text
+    }
+
+    /// Every edge once, by the places of its ends, and whether it carries an output.
+    fn edges(&self, mut edge: impl FnMut(usize, usize, bool)) {
+        let place: BTreeMap<_, _> =
             self.nodes().iter().enumerate().map(|(index, node)| (node.id(), index)).collect();
         for (index, node) in self.nodes().iter().enumerate() {
-            let _ = writeln!(text, "  n{index}[\"{}<br/>{}\"]", node.id(), node.node.kind);
-        }
-        for (index, node) in self.nodes().iter().enumerate() {
-            for (inputs, arrow) in [(true, "-->"), (false, "-.->")] {
-                let before: std::collections::BTreeSet<_> = if inputs {
-                    Inputs::steps(&node.node.inputs).collect()
-                } else {
-                    node.node.after.iter().collect()
-                };
-                for before in before {
-                    if let Some(before) = place.get(before) {
-                        let _ = writeln!(text, "  n{before} {arrow} n{index}");
-                    }
+            let feeds: BTreeSet<_> = node.node.feeds().collect();
+            let order: BTreeSet<_> = node.node.after.iter().filter(|id| !feeds.contains(id)).collect();
+            for (steps, carries) in [(feeds, true), (order, false)] {
+                for before in steps.iter().filter_map(|before| place.get(before)) {
+                    edge(*before, index, carries);
                 }
             }
         }
-        text
     }
+}
+
+/// How often a template is repeated at most, and whether a step depends on a condition.
+fn times(node: &PlannedNode, separator: &str) -> String {
+    let mut text = String::new();
+    if let Some(each) = &node.node.each {
+        let _ = write!(text, "{separator}for each of {}, at most {}", each.over.step, each.max);
+    }
+    for condition in &node.node.when {
+        let _ = write!(text, "{separator}when {}", condition.step);
+    }
+    text
+}
+
+/// Text within double quotes of DOT.
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\r', '\n'], " ")
 }
 
 /// Text for one cell of a Markdown table.

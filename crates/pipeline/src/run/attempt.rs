@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use flowline_core::{SignedDuration, error::ErrorKind};
+use flowline_core::{SignedDuration, error::ErrorKind, id::RunId};
 use futures_util::{
     FutureExt,
     future::{Either, select},
@@ -26,6 +26,8 @@ pub(super) enum Task {
 #[derive(Debug)]
 pub(super) enum Came {
     Done(Value),
+    /// Not run: this is what it gave in an earlier run.
+    Cached(Value, RunId),
     Probed(Happened<Value>),
     Undone,
 }

@@ -102,6 +102,14 @@ pub enum RunError {
     /// The lease was lost or can't be had.
     #[error("the run's lease cannot be kept")]
     Lease(#[from] LeaseError),
+    /// A lock can't be had, or given back.
+    #[error("the locks of step `{step}` cannot be taken")]
+    Lock {
+        /// The step.
+        step: StepId,
+        /// Why.
+        source: LeaseError,
+    },
     /// The store failed.
     #[error("the run cannot be recorded")]
     Store(#[from] StoreError),
@@ -162,7 +170,7 @@ impl Kinded for RunError {
             Self::Resolve { source, .. } => source.kind(),
             Self::Look { source, .. } => source.kind(),
             Self::Plan { source, .. } => source.kind(),
-            Self::Lease(source) => source.kind(),
+            Self::Lease(source) | Self::Lock { source, .. } => source.kind(),
             Self::Store(source) => source.kind(),
             Self::Journal(source) => source.kind(),
         }
@@ -171,7 +179,7 @@ impl Kinded for RunError {
     fn retry(&self) -> Retry {
         match self {
             Self::Look { source, .. } => source.retry(),
-            Self::Lease(source) => source.retry(),
+            Self::Lease(source) | Self::Lock { source, .. } => source.retry(),
             Self::Store(source) => source.retry(),
             Self::Journal(source) => source.retry(),
             Self::Busy { .. } => Retry::Later,

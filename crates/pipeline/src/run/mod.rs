@@ -6,6 +6,10 @@
 //! * **Forward.** A step starts once all before it are recorded as done. Records that become due together are one commit. The start of a
 //!   step that must not be repeated blindly is `Synced` before its effect, of one that can be undone `Written`; a pure or idempotent step
 //!   without undo is recorded when it is done.
+//! * **Alone.** Named locks and semaphores ([`Policy::locks`](crate::plan::Policy::locks)) are leases of the store: they count over all runs
+//!   and processes, say who holds them, and are taken from nobody before their time ran out.
+//! * **Not at all.** A pure step that declares what it reads takes its output from the cache if nothing of that changed; an effect is
+//!   skipped only if the world is as the plan found it and as it should be; a condition may say no. [`Why`] says which.
 //! * **Again.** After a crash, steps that were recorded as done are done. Of those that were started, pure and idempotent ones run again,
 //!   probed ones are asked, `Once` stops the run for a person ([`Runner::resolve`]).
 //! * **Back.** One undo scope stands around the whole walk. A step that failed for good, a cancel and a limit of time lead into it alike;
@@ -13,19 +17,31 @@
 //!   the run can be undone again.
 
 mod attempt;
+mod begin;
+mod cache;
 mod error;
+mod forward;
+mod fresh;
+mod front;
+mod locks;
+mod outcome;
 pub mod record;
 mod reporter;
 mod runner;
 mod state;
+mod table;
+mod template;
 mod undo;
 mod walk;
+mod why;
 
 pub use self::{
     error::{Moved, RunError},
+    outcome::{Ended, OnFailure, Report, Resolution},
     record::{Cause, End, How},
     reporter::{CollectingReporter, PlainReporter, Progress, Reporter, SilentReporter},
-    runner::{Ended, OnFailure, Report, Resolution, Runner},
+    runner::Runner,
     state::{Phase, RunState, StepState},
+    why::Why,
 };
 pub use crate::cancel::Cancel;

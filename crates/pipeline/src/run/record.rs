@@ -14,6 +14,7 @@ use flowline_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Why;
 use crate::plan::StepId;
 
 /// A run began. Its plan is in the document `run/RUN_ID/plan`.
@@ -46,6 +47,8 @@ pub enum How {
     Resolved,
     /// It was not needed.
     Skipped,
+    /// Its output was known from an earlier run.
+    Cached,
 }
 
 /// A step is done. From here on it never runs again in this run.
@@ -62,9 +65,9 @@ pub struct StepFinished {
     /// What it gives to others.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub output: Value,
-    /// Why it was not needed, if it was skipped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    /// Why it ran, or did not.
+    #[serde(default, skip_serializing_if = "Why::is_due")]
+    pub why: Why,
 }
 
 /// An attempt failed.

@@ -1,7 +1,6 @@
 //! Starting, resuming, undoing and looking at runs: the [`Runner`].
 
 use std::{
-    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -10,7 +9,7 @@ use std::{
 };
 
 use flowline_core::{
-    SignedDuration, Timestamp,
+    SignedDuration,
     clock::Clock,
     grant::Authority,
     id::RunId,
@@ -18,114 +17,21 @@ use flowline_core::{
     lease::{Claim, Lease, LeaseError, Leases, StoreLeases},
     store::{Batch, Durability, Store, StoreExt},
 };
-use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
 use super::{
-    Cause, End, How, Moved, Progress, Reporter, RunError, RunState, SilentReporter,
+    Cause, End, Ended, How, OnFailure, Phase, Progress, Report, Reporter, Resolution, RunError, RunState,
+    SilentReporter, Why,
+    fresh::unneeded,
+    front::Stop,
     record::{Names, RunStarted, StepFinished, StepResolved, StepSignalled},
-    state::Phase,
-    walk::{Stop, Walk},
+    walk::Walk,
 };
 use crate::{
     cancel::Cancel,
-    exec::Masker,
-    plan::{Action, Approval, Effect, Plan, PlannedNode, Sealed, StepId},
-    step::{PreviewContext, Registry, Secrets},
+    plan::{Approval, Plan, Sealed, StepId},
+    step::{Registry, Secrets},
 };
-
-/// What happens when a step failed for good, or the run is cancelled. Steps that run already are let finish (or, on cancel, asked to stop);
-/// nothing new starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnFailure {
-    /// Everything that was done is undone, in reverse order.
-    #[default]
-    Undo,
-    /// It stays as it is; resuming the run tries the failed step again.
-    Stop,
-}
-
-/// How a walk ended.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Ended {
-    /// Every step is done.
-    Succeeded,
-    /// Everything that can be undone is undone.
-    Undone {
-        /// Why.
-        cause: Cause,
-        /// Steps that took effect and can't be taken back, as the plan said.
-        irreversible: Vec<StepId>,
-    },
-    /// Some steps could not be undone. Resuming the run tries them again.
-    UndoIncomplete {
-        /// Why the run is undone.
-        cause: Cause,
-        /// Each step that is left, with why.
-        failures: BTreeMap<StepId, String>,
-    },
-    /// A step failed or the run was cancelled, and everything stays as it is. Resuming goes on from there.
-    Stopped {
-        /// Why.
-        cause: Cause,
-    },
-    /// Everything else is done, and these steps wait for something from outside. Resuming the run after [`Runner::signal`], or after `wake`,
-    /// asks them again; no process need live meanwhile.
-    Waiting {
-        /// Each step, with what it waits for.
-        steps: BTreeMap<StepId, String>,
-        /// When asking again can help even if nothing was signalled.
-        wake: Option<Timestamp>,
-    },
-    /// Nobody but a person can say whether these steps took effect; see [`Runner::resolve`].
-    NeedsPerson {
-        /// Each step, with why.
-        steps: BTreeMap<StepId, String>,
-    },
-}
-
-impl Ended {
-    /// One word for it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Undone { .. } => "undone",
-            Self::UndoIncomplete { .. } => "undone in part",
-            Self::Stopped { .. } => "stopped",
-            Self::Waiting { .. } => "is waiting",
-            Self::NeedsPerson { .. } => "needs a person",
-        }
-    }
-}
-
-/// How a walk ended, and what became of every step.
-#[derive(Debug, Clone, PartialEq)]
-#[must_use = "a run that failed is no error; look how it ended"]
-pub struct Report {
-    /// The run.
-    pub run: RunId,
-    /// How the walk ended.
-    pub ended: Ended,
-    /// What became of every step.
-    pub state: RunState,
-}
-
-impl Report {
-    /// Whether every step is done.
-    pub fn succeeded(&self) -> bool {
-        self.ended == Ended::Succeeded
-    }
-}
-
-/// What a person says about a step that nobody can ask about.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Resolution {
-    /// It took effect, and gave this.
-    Happened(Value),
-    /// It did not; it may run.
-    DidNotHappen,
-}
 
 /// Walks sealed plans. Cheap to clone; one runner may walk many runs at once.
 ///
@@ -153,6 +59,7 @@ pub struct Runner {
     pub(super) grace: SignedDuration,
     pub(super) on_failure: OnFailure,
     pub(super) any_build: bool,
+    pub(super) cache: bool,
 }
 
 impl Runner {
@@ -179,6 +86,7 @@ impl Runner {
             grace: SignedDuration::from_secs(10),
             on_failure: OnFailure::default(),
             any_build: false,
+            cache: true,
         }
     }
 
@@ -247,6 +155,13 @@ impl Runner {
         self
     }
 
+    /// The same, computing every pure step anew. What they give is kept as ever.
+    #[must_use]
+    pub fn without_cache(mut self) -> Self {
+        self.cache = false;
+        self
+    }
+
     /// Runs `plan` under the id `run`, or goes on with it if it was started before. A run that reached its end is only reported.
     ///
     /// # Errors
@@ -262,11 +177,36 @@ impl Runner {
                 Some(running) if running != plan.digest() => {
                     return Err(RunError::OtherPlan { run: run.clone(), running, asked: plan.digest() });
                 }
+                Some(_) if state.end().is_none() && state.undoing().is_none() => {
+                    self.check_fresh(plan.plan(), &state).await?;
+                }
                 Some(_) => {}
             }
-            self.walk(names, lease, plan, state, cancel, None).await
+            self.walk(run, Some((names, lease)), plan, state, cancel, None).await
         })
         .await
+    }
+
+    /// Walks `plan` in memory: the same interpreter with the same steps, undo and locks, but nothing is recorded, so nobody can go on with
+    /// it, and no lease keeps another walk from it. For what is cheaper to repeat than to remember.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_unrecorded(
+        &self,
+        run: &RunId,
+        plan: &Sealed<Plan>,
+        cancel: &Cancel,
+    ) -> Result<Report, RunError> {
+        self.check_build(plan.plan())?;
+        let mut state = RunState::default();
+        self.check_fresh(plan.plan(), &state).await?;
+        state.begin(plan.digest());
+        let now = self.clock.now();
+        for (node, output) in unneeded(plan.plan()) {
+            state.finish(not_needed(node.id(), output, now), now);
+        }
+        self.walk(run, None, plan, state, cancel, None).await
     }
 
     /// Goes on with a run whose plan is in the store.
@@ -288,7 +228,7 @@ impl Runner {
         let names = self.names(run)?;
         self.held(names, "rollback", async |names, lease| {
             let state = self.fold(names).await?;
-            self.walk(names, lease, &plan, state, &Cancel::new(), Some(Cause::RolledBack)).await
+            self.walk(run, Some((names, lease)), &plan, state, &Cancel::new(), Some(Cause::RolledBack)).await
         })
         .await
     }
@@ -436,7 +376,8 @@ impl Runner {
 
     /// Checks that the plan is still what it was, and records that the run begins.
     async fn start(&self, names: &Names, lease: &Lease, plan: &Sealed<Plan>) -> Result<RunState, RunError> {
-        self.check_fresh(plan.plan()).await?;
+        let mut state = RunState::default();
+        self.check_fresh(plan.plan(), &state).await?;
         let now = self.clock.now();
         let started = RunStarted { plan: plan.digest(), steps: plan.plan().nodes().len() };
         let written = plan.to_value().map_err(|error| RunError::Broken(error.to_string()))?;
@@ -445,17 +386,10 @@ impl Runner {
             .fenced(lease.fence())
             .put(names.plan.clone(), written)
             .append(names.stream.clone(), names.event(&started, "started", None, now)?);
-        let mut state = RunState::default();
         state.begin(plan.digest());
         for (node, output) in unneeded(plan.plan()) {
-            let fact = StepFinished {
-                step: node.id().clone(),
-                attempt: 0,
-                started: now,
-                how: How::Skipped,
-                output,
-                reason: Some("everything it would do is as it should be".to_owned()),
-            };
+            let fact = not_needed(node.id(), output, now);
+            self.reporter.report(&Progress::Skipped { step: node.id(), reason: &fact.why.to_string() });
             let event = names.event(&fact, "finished", Some(node.id()), now)?;
             batch.append.push((names.stream.clone(), event));
             state.finish(fact, now);
@@ -464,54 +398,10 @@ impl Runner {
         Ok(state)
     }
 
-    /// Looks at every touched resource again.
-    async fn check_fresh(&self, plan: &Plan) -> Result<(), RunError> {
-        const AT_ONCE: usize = 16;
-        // Made before the stream, so that the whole future can be sent between threads.
-        let mut looks = Vec::new();
-        for node in plan.nodes() {
-            if !node.touches.is_empty() {
-                looks.push(self.look(plan, node));
-            }
-        }
-        let mut looks = stream::iter(looks).buffered(AT_ONCE);
-        let mut moved: BTreeMap<_, Moved> = BTreeMap::new();
-        while let Some(found) = looks.next().await {
-            for found in found? {
-                moved.entry(found.resource.clone()).or_insert(found);
-            }
-        }
-        if moved.is_empty() { Ok(()) } else { Err(RunError::Stale(moved.into_values().collect())) }
-    }
-
-    async fn look(&self, plan: &Plan, node: &PlannedNode) -> Result<Vec<Moved>, RunError> {
-        let step = || node.id().clone();
-        let granted: Result<Vec<_>, _> =
-            node.touches.iter().map(|touch| self.authority.grant(touch)).collect();
-        let context = PreviewContext {
-            step: step(),
-            granted: granted.map_err(|source| RunError::Denied { step: step(), source })?,
-            clock: Arc::clone(&self.clock),
-            secrets: Arc::clone(&self.secrets),
-        };
-        let bound = self
-            .registry
-            .resolve(&node.node.kind, &node.node.params)
-            .map_err(|source| RunError::Resolve { step: step(), source })?;
-        let preview =
-            bound.preview(&context).await.map_err(|source| RunError::Look { step: step(), source })?;
-        let moved = preview.resources.into_iter().filter_map(|observed| {
-            let planned = *plan.fingerprints().get(&observed.resource)?;
-            let (resource, found) = (observed.resource, observed.fingerprint);
-            (planned != found).then(|| Moved { resource, step: step(), planned, found })
-        });
-        Ok(moved.collect())
-    }
-
     async fn walk(
         &self,
-        names: &Names,
-        lease: &Lease,
+        run: &RunId,
+        held: Option<(&Names, &Lease)>,
         plan: &Sealed<Plan>,
         state: RunState,
         cancel: &Cancel,
@@ -519,7 +409,7 @@ impl Runner {
     ) -> Result<Report, RunError> {
         let report = |ended: Ended, state| {
             self.reporter.report(&Progress::Ended { outcome: ended.name() });
-            Report { run: names.run.clone(), ended, state }
+            Report { run: run.clone(), ended, state }
         };
         if state.end() == Some(End::Succeeded) && undo.is_none() {
             return Ok(report(Ended::Succeeded, state));
@@ -530,16 +420,17 @@ impl Runner {
             return Ok(report(ended, state));
         }
         self.reporter.report(&Progress::Begun {
-            run: &names.run,
+            run,
             plan: plan.digest(),
             steps: plan.plan().nodes().len(),
             done: state.done(),
         });
         let cause = undo.or_else(|| state.undoing().cloned());
-        let mut walk = Walk::new(self, names, lease, plan, state, Masker::new(self.secrets.values()));
+        let mut walk = Walk::new(self, run, plan, state, held)?;
         let cause = match cause {
-            Some(cause) => Some(cause),
-            None => match walk.forward(cancel).await? {
+            Some(cause) => cause,
+            // Boxed, as it is large and whoever waits for a run should not be.
+            None => match Box::pin(walk.forward(cancel)).await? {
                 Stop::Done => {
                     walk.end(End::Succeeded).await?;
                     return Ok(report(Ended::Succeeded, walk.into_state()));
@@ -551,44 +442,41 @@ impl Runner {
                 Stop::Cause(cause) if self.on_failure == OnFailure::Stop => {
                     return Ok(report(Ended::Stopped { cause }, walk.into_state()));
                 }
-                Stop::Cause(cause) => Some(cause),
+                Stop::Cause(cause) => cause,
             },
         };
-        let Some(cause) = cause else { return Err(RunError::Broken("a walk without end".to_owned())) };
-        walk.backward(&cause).await?;
-        let failures = walk.state().undo_failures();
-        if failures.is_empty() {
-            walk.end(End::Undone).await?;
+        Box::pin(walk.backward(&cause)).await?;
+        if walk.table.undo_failed_somewhere() {
             let state = walk.into_state();
-            let irreversible = irreversible(plan.plan(), &state);
-            return Ok(report(Ended::Undone { cause, irreversible }, state));
+            let failures = state.undo_failures();
+            return Ok(report(Ended::UndoIncomplete { cause, failures }, state));
         }
-        Ok(report(Ended::UndoIncomplete { cause, failures }, walk.into_state()))
+        walk.end(End::Undone).await?;
+        let state = walk.into_state();
+        let irreversible = irreversible(plan.plan(), &state);
+        Ok(report(Ended::Undone { cause, irreversible }, state))
+    }
+}
+
+/// That a step was done before the run began.
+fn not_needed(step: &StepId, output: Value, now: flowline_core::Timestamp) -> StepFinished {
+    StepFinished {
+        step: step.clone(),
+        attempt: 0,
+        started: now,
+        how: How::Skipped,
+        output,
+        why: Why::AsItShouldBe,
     }
 }
 
 /// The steps that took effect, or may have, and can't be taken back.
 fn irreversible(plan: &Plan, state: &RunState) -> Vec<StepId> {
     plan.irreversible()
-        .filter(|node| state.step(node.id()).is_some_and(|step| step.phase != Phase::Waiting))
+        .filter(|node| {
+            let step = state.step(node.id());
+            step.is_some_and(|step| step.phase != Phase::Waiting && !step.was_skipped())
+        })
         .map(|node| node.id().clone())
         .collect()
-}
-
-/// The steps that found everything as it should be, whose output is known, and before which nothing of the plan changes what they touch.
-fn unneeded(plan: &Plan) -> impl Iterator<Item = (&PlannedNode, Value)> {
-    let changed: std::collections::BTreeSet<_> = plan
-        .nodes()
-        .iter()
-        .filter(|node| node.action() != Action::Keep)
-        .flat_map(|node| &node.touches)
-        .collect();
-    plan.nodes().iter().filter_map(move |node| {
-        let known = node.preview.as_ref()?.known.clone()?;
-        let kept = node.action() == Action::Keep
-            && node.effect != Effect::Pure
-            && !node.touches.is_empty()
-            && node.touches.iter().all(|touch| !changed.contains(touch));
-        kept.then_some((node, known))
-    })
 }

@@ -7,21 +7,24 @@ use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::record::{
-    Cause, End, How, RunEnded, RunStarted, StepFailed, StepFinished, StepResolved, StepSignalled,
-    StepStarted, StepUndoFailed, StepUndone, UndoBegun,
+use super::{
+    Why,
+    record::{
+        Cause, End, How, RunEnded, RunStarted, StepFailed, StepFinished, StepResolved, StepSignalled,
+        StepStarted, StepUndoFailed, StepUndone, UndoBegun,
+    },
 };
 use crate::{pipeline::Output, plan::StepId};
 
 /// What became of a run so far.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunState {
-    plan: Option<Digest>,
-    undoing: Option<Cause>,
-    end: Option<End>,
-    steps: IndexMap<StepId, StepState>,
-    finished: u64,
-    signals: BTreeMap<StepId, Vec<Value>>,
+    pub(super) plan: Option<Digest>,
+    pub(super) undoing: Option<Cause>,
+    pub(super) end: Option<End>,
+    pub(super) steps: IndexMap<StepId, StepState>,
+    pub(super) finished: u64,
+    pub(super) signals: BTreeMap<StepId, Vec<Value>>,
 }
 
 /// What became of a step so far. A step that is not in the state was not started.
@@ -51,6 +54,8 @@ pub enum Phase {
         place: u64,
         /// How it came to be done.
         how: How,
+        /// Why it ran, or did not.
+        why: Why,
         /// When its last attempt started.
         started: Timestamp,
         /// When that was recorded.
@@ -72,6 +77,23 @@ pub enum Phase {
         /// Which step of the run it was to finish; 0 if it was not finished.
         place: u64,
     },
+}
+
+impl StepState {
+    /// Whether it is done without having been needed.
+    pub(super) fn was_skipped(&self) -> bool {
+        matches!(self.phase, Phase::Finished { how: How::Skipped, .. })
+    }
+
+    pub(super) fn undo_failed(&mut self, attempt: u32, error: String) {
+        self.undo_failures = self.undo_failures.max(attempt);
+        let (output, place) = match std::mem::take(&mut self.phase) {
+            Phase::Finished { output, place, .. } => (Some(output), place),
+            Phase::UndoFailed { output, place, .. } => (output, place),
+            _ => (None, 0),
+        };
+        self.phase = Phase::UndoFailed { error, output, place };
+    }
 }
 
 impl RunState {
@@ -168,7 +190,7 @@ impl RunState {
         self.plan = Some(plan);
     }
 
-    pub(super) fn start(&mut self, step: &StepId, attempt: u32) {
+    fn start(&mut self, step: &StepId, attempt: u32) {
         let step = self.at(step);
         step.attempts = step.attempts.max(attempt);
         if !matches!(step.phase, Phase::Finished { .. }) {
@@ -181,49 +203,38 @@ impl RunState {
         let place = self.finished;
         let step = self.at(&fact.step);
         step.attempts = step.attempts.max(fact.attempt);
-        let (how, started, output) = (fact.how, fact.started, fact.output);
-        step.phase = Phase::Finished { output, place, how, started, finished };
+        let StepFinished { how, started, output, why, .. } = fact;
+        step.phase = Phase::Finished { output, place, how, why, started, finished };
     }
 
-    pub(super) fn fail(&mut self, step: &StepId, attempt: u32, error: String) {
+    fn fail(&mut self, step: &StepId, attempt: u32, error: String) {
         let step = self.at(step);
         step.attempts = step.attempts.max(attempt);
         step.phase = Phase::Failed { error };
     }
 
-    pub(super) fn resolve(&mut self, step: StepId, happened: Option<Value>, time: Timestamp) {
+    fn resolve(&mut self, step: StepId, happened: Option<Value>, time: Timestamp) {
         match happened {
             Some(output) => {
                 let attempt = self.at(&step).attempts;
                 let how = How::Resolved;
-                self.finish(StepFinished { step, attempt, started: time, how, output, reason: None }, time);
+                self.finish(StepFinished { step, attempt, started: time, how, output, why: Why::Due }, time);
             }
             None => self.at(&step).phase = Phase::Waiting,
         }
     }
 
-    pub(super) fn undo(&mut self, cause: Cause) {
+    fn undo(&mut self, cause: Cause) {
         self.undoing = Some(cause);
         self.end = None;
     }
 
-    pub(super) fn undone(&mut self, step: &StepId) {
+    fn undone(&mut self, step: &StepId) {
         self.at(step).phase = Phase::Undone;
     }
 
-    pub(super) fn undo_failed(&mut self, step: &StepId, attempt: u32, error: String) {
-        let step = self.at(step);
-        step.undo_failures = step.undo_failures.max(attempt);
-        let (output, place) = match std::mem::take(&mut step.phase) {
-            Phase::Finished { output, place, .. } => (Some(output), place),
-            Phase::UndoFailed { output, place, .. } => (output, place),
-            _ => (None, 0),
-        };
-        step.phase = Phase::UndoFailed { error, output, place };
-    }
-
-    pub(super) fn end_as(&mut self, end: End) {
-        self.end = Some(end);
+    fn undo_failed(&mut self, step: &StepId, attempt: u32, error: String) {
+        self.at(step).undo_failed(attempt, error);
     }
 
     fn at(&mut self, step: &StepId) -> &mut StepState {

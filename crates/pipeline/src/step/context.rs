@@ -80,6 +80,7 @@ struct Inner {
     granted: Vec<Granted<ResourceId>>,
     cancel: Cancel,
     signals: Vec<Value>,
+    locks: Vec<Fence>,
     beats: AtomicU64,
 }
 
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) fence: Fence,
     pub(crate) plan: Digest,
+    pub(crate) pipeline: String,
+    pub(crate) build: Option<Digest>,
     pub(crate) author: Option<Person>,
 }
 
@@ -103,8 +106,10 @@ impl Context {
         granted: Vec<Granted<ResourceId>>,
         cancel: Cancel,
         signals: Vec<Value>,
+        locks: Vec<Fence>,
     ) -> Self {
-        Self(Arc::new(Inner { shared, step, attempt, granted, cancel, signals, beats: AtomicU64::new(0) }))
+        let beats = AtomicU64::new(0);
+        Self(Arc::new(Inner { shared, step, attempt, granted, cancel, signals, locks, beats }))
     }
 
     /// The run.
@@ -170,9 +175,15 @@ impl Context {
         self.0.cancel.cancelled().await;
     }
 
-    /// The demand that this process still holds the run, for every write that the step makes to the store.
+    /// The demand that this process still holds the run, for every write that the step makes to the store. In a run that is not recorded
+    /// nobody holds it, and such a write is refused.
     pub fn fence(&self) -> &Fence {
         &self.0.shared.fence
+    }
+
+    /// The demands that this attempt still holds each of its locks ([`Policy::locks`](crate::plan::Policy::locks)), beside [`fence`](Self::fence).
+    pub fn locks(&self) -> &[Fence] {
+        &self.0.locks
     }
 
     /// The secret called `name`. Whatever the step shows through this context has its value masked.

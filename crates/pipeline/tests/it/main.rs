@@ -8,7 +8,13 @@ mod fresh;
 #[cfg(test)]
 mod gates;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod locks;
+#[cfg(test)]
 mod run;
+#[cfg(test)]
+mod skip;
 #[cfg(test)]
 #[cfg(unix)]
 mod steps;

@@ -1,0 +1,428 @@
+//! What becomes of one step on the way forward: begun or not needed, launched, settled, failed.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use flowline_core::{
+    SignedDuration, Timestamp,
+    error::{Kinded, Retry as Again, chain},
+    lease::{Lease, LeaseError},
+    store::Durability,
+};
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    Cause, How, Phase, Progress, RunError, Why,
+    attempt::{Came, Task, attempt, millis},
+    cache::Recipe,
+    front::{self, Alarm, Front, Settled, Stop, Then},
+    locks::{self, Busy, Lock},
+    record::{StepFailed, StepFinished, StepStarted},
+    table::Done,
+    walk::Walk,
+};
+use crate::{
+    plan::{Effect, PlannedNode, Undo},
+    step::{BoundStep, Context, Happened, StepError},
+};
+
+impl Walk<'_> {
+    /// Begins a step that is ready: finds that it is not needed, becomes its instances, takes its locks, or starts it.
+    pub(super) fn begin(&mut self, front: &mut Front, at: usize) -> Result<(), RunError> {
+        front.parked.remove(&at);
+        let node = self.table.node(at);
+        if !node.node.is_plain() && self.table.at(at).step.attempts == 0 {
+            match front::condition(&self.table, at) {
+                Ok(None) => {}
+                Ok(Some(step)) => {
+                    let done = Done {
+                        attempt: 0,
+                        started: self.now(),
+                        how: How::Skipped,
+                        output: Value::Null,
+                        why: Why::ConditionFalse { step },
+                    };
+                    return self.finished(front, at, done);
+                }
+                Err(error) => return self.failed(front, at, 1, &error),
+            }
+        }
+        if node.node.each.is_some() && self.table.at(at).item.is_none() {
+            return self.fan_out(front, at);
+        }
+        if node.node.policy.needs_locks() && !front.held.contains_key(&at) {
+            return self.lock(front, at);
+        }
+        self.prepare(front, at)
+    }
+
+    /// A template becomes its instances, and is done when they are.
+    fn fan_out(&mut self, front: &mut Front, at: usize) -> Result<(), RunError> {
+        if self.table.is_done(at) || front.gathered.contains(&at) {
+            return Ok(());
+        }
+        if let Err(error) = self.table.expand(at) {
+            return self.failed(front, at, 1, &error);
+        }
+        front.expanded(&self.table, at, self.now());
+        let instances = self.table.instances(at).unwrap_or_default();
+        let mut outputs = Map::new();
+        for instance in instances {
+            let place = self.table.at(*instance);
+            let (Some(output), Some((item, _))) = (place.output(), &place.item) else { return Ok(()) };
+            outputs.insert(item.key.clone(), output.clone());
+        }
+        front.gathered.insert(at);
+        let why = Why::Instances { count: instances.len() };
+        let output = crate::plan::sorted(Value::Object(outputs));
+        let done = Done { attempt: 0, started: self.now(), how: How::Ran, output, why };
+        self.finished(front, at, done)
+    }
+
+    /// Tries to take the locks of a step, all or none.
+    fn lock(&mut self, front: &mut Front, at: usize) -> Result<(), RunError> {
+        let (claims, taking) = match self.claims(at) {
+            Ok(claims) => claims,
+            Err(error) => return self.failed(front, at, 1, &error),
+        };
+        front.busy += 1;
+        let (store, leases) = (Arc::clone(&self.runner.store), Arc::clone(&self.runner.leases));
+        let clock = Arc::clone(&self.runner.clock);
+        front.locking.push(
+            async move { (at, locks::take(&*store, &*leases, &*clock, &claims, &taking).await) }.boxed(),
+        );
+        Ok(())
+    }
+
+    /// What the step at `at` must hold, and in whose name.
+    pub(super) fn claims(&self, at: usize) -> Result<(Vec<Lock>, locks::Taking), StepError> {
+        let claims = locks::wanted(&self.table.node(at).node.policy)?;
+        let id = self.table.id(at);
+        let mut holder = format!("run/{}/{id}", self.run);
+        if !self.is_recorded() {
+            // Nobody goes on with an unrecorded run, so nobody may take over from it.
+            holder = format!("{holder}@{}", std::process::id());
+        }
+        let reason = format!("step `{id}` of run `{}`", self.run);
+        Ok((claims, locks::Taking { holder, reason, ttl: self.runner.ttl }))
+    }
+
+    /// The locks of a step were tried.
+    pub(super) fn locked(
+        &mut self,
+        front: &mut Front,
+        at: usize,
+        grab: Result<Result<Vec<Lease>, Busy>, LeaseError>,
+    ) -> Result<(), RunError> {
+        front.busy -= 1;
+        let lost = |source| RunError::Lock { step: self.table.id(at).clone(), source };
+        match grab.map_err(lost)? {
+            Ok(leases) if front.stop.is_some() => self.release(front, leases),
+            Ok(leases) => {
+                front.held.insert(at, leases);
+                return self.prepare(front, at);
+            }
+            Err(_) if front.stop.is_some() => {}
+            Err(busy) => {
+                let reason = busy.to_string();
+                if front.told.get(&at) != Some(&reason) {
+                    let step = self.table.id(at);
+                    self.runner.reporter.report(&Progress::Waiting { step, reason: &reason });
+                    front.told.insert(at, reason.clone());
+                }
+                front.parked.insert(at, reason);
+                let (store, clock) = (Arc::clone(&self.runner.store), Arc::clone(&self.runner.clock));
+                front.waking.push(
+                    async move {
+                        locks::wait(&*store, &*clock, &busy).await;
+                        at
+                    }
+                    .boxed(),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives locks back, in the background of the walk.
+    pub(super) fn release(&self, front: &mut Front, held: Vec<Lease>) {
+        let leases = Arc::clone(&self.runner.leases);
+        front.releasing.push(async move { locks::release(&*leases, held).await }.boxed());
+    }
+
+    /// Starts a step, or queues the record that must come before.
+    fn prepare(&mut self, front: &mut Front, at: usize) -> Result<(), RunError> {
+        let place = self.table.at(at);
+        let (node, attempt) = (place.node, place.step.attempts + 1);
+        let cut_short = matches!(place.step.phase, Phase::Started | Phase::Failed { .. });
+        let probe = cut_short && node.effect == Effect::Probed;
+        let input = match front::input(&self.table, at) {
+            Ok(input) => input,
+            Err(error) => return self.failed(front, at, attempt, &error),
+        };
+        let task = if probe { Task::Probe(input) } else { Task::Run(input) };
+        front.busy += 1;
+        if probe || !self.is_recorded() || (!node.effect.is_delicate() && node.undo == Undo::None) {
+            return self.launch(front, at, attempt, task);
+        }
+        let durability = if node.effect.is_delicate() { Durability::Synced } else { Durability::Written };
+        let fact = |step| StepStarted { step, attempt };
+        let then = Then::Launch { at, attempt, task };
+        self.record(front, at, fact, &format!("started{attempt}"), durability, then)
+    }
+
+    /// Runs an attempt whose start is recorded, or need not be.
+    pub(super) fn launch(
+        &mut self,
+        front: &mut Front,
+        at: usize,
+        number: u32,
+        task: Task,
+    ) -> Result<(), RunError> {
+        let node = self.table.node(at);
+        let bound = self.bound(front, at)?;
+        let mut granted = Vec::with_capacity(node.touches.len());
+        for touch in &node.touches {
+            match self.runner.authority.grant(touch) {
+                Ok(handle) => granted.push(handle),
+                Err(denied) => {
+                    front.busy -= 1;
+                    return self.failed(front, at, number, &StepError::of(denied));
+                }
+            }
+        }
+        let limits = node.node.policy.limits;
+        let held = front.held.get(&at).cloned().unwrap_or_default();
+        let own_cancel = !limits.is_none() || !held.is_empty();
+        let cancel = if own_cancel { front.cancel.child() } else { front.cancel.clone() };
+        let started = self.now();
+        let left = limits
+            .total_ms
+            .zip(front.ready_at(at))
+            .map(|(total, ready)| (millis(total) - started.duration_since(ready)).max(SignedDuration::ZERO));
+        let limit = limits.attempt_ms.map(millis).into_iter().chain(left).min();
+        let context = Context::new(
+            Arc::clone(&self.shared),
+            self.table.id(at).clone(),
+            number,
+            granted,
+            cancel.clone(),
+            self.table.signals(at).to_vec(),
+            held.iter().map(Lease::fence).collect(),
+        );
+        self.runner.reporter.report(&Progress::Started { step: self.table.id(at), attempt: number });
+        self.table.start(at, number);
+        let (grace, probing) = (self.runner.grace, matches!(task, Task::Probe(_)));
+        let recipe = self.recipe(at, &task);
+        let (store, leases) = (Arc::clone(&self.runner.store), Arc::clone(&self.runner.leases));
+        let (clock, ttl) = (Arc::clone(&self.runner.clock), self.runner.ttl);
+        let mut work = async move {
+            let work = attempt(bound, task, context, limits, limit, grace);
+            let (result, entry) = match recipe {
+                None if held.is_empty() => (work.await, None),
+                None => {
+                    let keep = std::pin::pin!(locks::keep(&*leases, held, ttl, &*clock));
+                    match select(std::pin::pin!(work), keep).await {
+                        Either::Left((result, _)) => (result, None),
+                        Either::Right((lost, work)) => {
+                            // It may clean up, but must not go on as if it were alone.
+                            cancel.cancel();
+                            select(work, clock.sleep(grace)).await;
+                            (Err(lost), None)
+                        }
+                    }
+                }
+                Some(recipe) => recipe.apply(&*store, work).await,
+            };
+            Settled { at, attempt: number, probing, started, result, entry }
+        }
+        .boxed();
+        // Most short steps are done at once; only the others are kept.
+        match work.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(settled) => self.settle(front, settled),
+            std::task::Poll::Pending => {
+                front.running.push(work);
+                Ok(())
+            }
+        }
+    }
+
+    /// How the step at `at` is looked up in the cache, if it may be.
+    fn recipe(&self, at: usize, task: &Task) -> Option<Recipe> {
+        let node = self.table.node(at);
+        let (Some(declared), Task::Run(input), Effect::Pure) = (&node.node.cache, task, &node.effect) else {
+            return None;
+        };
+        Some(Recipe {
+            declared: declared.clone(),
+            kind: node.node.kind.clone(),
+            params: node.node.params.clone(),
+            input: input.clone(),
+            build: self.shared.build,
+            name: format!("{}/{}", self.shared.pipeline, self.table.id(at)),
+            run: self.run.clone(),
+            off: !self.runner.cache,
+        })
+    }
+
+    /// An attempt ended: queues the record of it.
+    pub(super) fn settle(&mut self, front: &mut Front, settled: Settled) -> Result<(), RunError> {
+        let Settled { at, attempt, probing, started, result, entry } = settled;
+        front.busy -= 1;
+        let (output, how, why) = match result {
+            Ok(Came::Done(output)) => (output, How::Ran, Why::Due),
+            Ok(Came::Cached(output, run)) => (output, How::Cached, Why::Unchanged { run }),
+            Ok(Came::Probed(Happened::Yes(output))) => (output, How::Probed, Why::Due),
+            Ok(Came::Probed(Happened::No)) => {
+                // Nothing happened, so it is as if it had never been started.
+                self.table.wait(at);
+                if front.stop.is_none() {
+                    return self.prepare(front, at);
+                }
+                self.give_back(front, at);
+                return Ok(());
+            }
+            Ok(Came::Probed(Happened::Unknown(reason))) => {
+                front.needs_person(self.table.id(at), reason);
+                self.give_back(front, at);
+                return Ok(());
+            }
+            Ok(Came::Undone) => {
+                return Err(RunError::Broken("a step was undone on the way forward".to_owned()));
+            }
+            Err(error) if error.is_waiting().is_some() => {
+                let wake = error.is_waiting().and_then(|wake| wake.0);
+                let reason = self.masked(&error.to_string());
+                let id = self.table.id(at);
+                self.runner.reporter.report(&Progress::Waiting { step: id, reason: &reason });
+                front.wake = front.wake.into_iter().chain(wake).min();
+                front.waits.insert(id.clone(), reason);
+                self.table.wait(at);
+                self.give_back(front, at);
+                return Ok(());
+            }
+            // A world that does not answer says neither yes nor no.
+            Err(error) if probing && error.retry() == Again::Never => {
+                front.needs_person(self.table.id(at), self.masked(&chain(&error)));
+                self.give_back(front, at);
+                return Ok(());
+            }
+            Err(error) => return self.failed(front, at, attempt, &error),
+        };
+        let why = match entry {
+            Some(entry) => {
+                entry.put(&mut front.batch);
+                if how == How::Cached { why } else { entry.why }
+            }
+            None => why,
+        };
+        self.finished(front, at, Done { attempt, started, how, output, why })
+    }
+
+    /// A step is done: queues the record of it, under its locks, which are given back afterwards.
+    fn finished(&mut self, front: &mut Front, at: usize, done: Done) -> Result<(), RunError> {
+        let now = self.now();
+        if self.is_recorded() {
+            let fact = |step| StepFinished {
+                step,
+                attempt: done.attempt,
+                started: done.started,
+                how: done.how,
+                output: done.output.clone(),
+                why: done.why.clone(),
+            };
+            let fact = fact(self.table.id(at).clone());
+            let then = Then::Finished { at, done, now };
+            self.record(front, at, |_| fact, "finished", Durability::Written, then)?;
+        } else {
+            front.due.push_back(Then::Finished { at, done, now });
+        }
+        self.give_back(front, at);
+        Ok(())
+    }
+
+    /// Gives the locks of a step back once what is queued is written.
+    fn give_back(&self, front: &mut Front, at: usize) {
+        let Some(held) = front.held.remove(&at) else { return };
+        if self.is_recorded() {
+            front.batch.fence.extend(held.iter().map(Lease::fence));
+            front.then.push(Then::Release(held));
+        } else {
+            front.due.push_back(Then::Release(held));
+        }
+    }
+
+    /// An attempt failed: tries again, or stops the run.
+    pub(super) fn failed(
+        &mut self,
+        front: &mut Front,
+        at: usize,
+        attempt: u32,
+        error: &StepError,
+    ) -> Result<(), RunError> {
+        let node = self.table.node(at);
+        let id = self.table.id(at).clone();
+        let now = self.now();
+        let helps = error.retry() != Again::Never;
+        let seed = format!("{}/{id}", self.run);
+        let delay = match &node.node.policy.retry {
+            // What must not happen twice is never tried again by itself.
+            Some(retry)
+                if node.effect != Effect::Once && front.stop.is_none() && !front.cancel.is_cancelled() =>
+            {
+                retry.delay(attempt, error.kind(), helps, &seed)
+            }
+            _ => None,
+        };
+        let in_time = |delay: &SignedDuration| match (node.node.policy.limits.total_ms, front.ready_at(at)) {
+            (Some(total), Some(ready)) => now.duration_since(ready) + *delay < millis(total),
+            _ => true,
+        };
+        let delay = delay.filter(in_time);
+        let text = self.masked(&chain(error));
+        self.runner.reporter.report(&Progress::Failed { step: &id, error: &text, again: delay });
+        self.table.fail(at, attempt, text.clone());
+        let again = delay.is_some();
+        let fact = |step| StepFailed { step, attempt, error: text.clone(), again };
+        self.record(front, at, fact, &format!("failed{attempt}"), Durability::Written, Then::Nothing)?;
+        // A lock that was lost must not keep the failure from being recorded.
+        if let Some(held) = front.held.remove(&at) {
+            self.release(front, held);
+        }
+        match delay {
+            Some(delay) => {
+                let due = now.checked_add(delay).unwrap_or(Timestamp::MAX);
+                front.timers.push(Reverse((due, Alarm::Again(at))));
+            }
+            // A step that stopped as it was asked to did not fail.
+            None if front.cancel.is_cancelled() => front.halt(Stop::Cause(Cause::Cancelled)),
+            None => front.halt(Stop::Cause(Cause::Failed { step: id, error: text })),
+        }
+        Ok(())
+    }
+
+    fn bound(&self, front: &mut Front, at: usize) -> Result<Arc<dyn BoundStep>, RunError> {
+        let node = self.table.node(at);
+        // Kept only where it may be needed again: for a retry, or for the other instances.
+        if node.node.policy.retry.is_none() && node.node.each.is_none() {
+            return self.resolve(node);
+        }
+        let key = self.table.at(at).item.as_ref().map_or(at, |(_, template)| *template);
+        if let Some(bound) = front.bound.get(&key) {
+            return Ok(Arc::clone(bound));
+        }
+        let bound = self.resolve(node)?;
+        front.bound.insert(key, Arc::clone(&bound));
+        Ok(bound)
+    }
+
+    pub(super) fn resolve(&self, node: &PlannedNode) -> Result<Arc<dyn BoundStep>, RunError> {
+        self.runner
+            .registry
+            .resolve(&node.node.kind, &node.node.params)
+            .map_err(|source| RunError::Resolve { step: node.id().clone(), source })
+    }
+}
