@@ -1,6 +1,6 @@
 //! Content addresses: SHA-256 (FIPS 180-4), written `sha256:` and 64 lower-case hexadecimal digits.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, io, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
@@ -22,6 +22,22 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         Self(Sha256::digest(bytes.as_ref()).into())
+    }
+
+    /// The digest of everything that `reader` gives, in bounded memory.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn of_reader(mut reader: impl io::Read) -> io::Result<Self> {
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Self(hash.finalize().into())),
+                Ok(read) => hash.update(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The 32 bytes.
@@ -124,6 +140,7 @@ mod tests {
         // FIPS 180-4 example: SHA-256 of "abc".
         let expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of("abc").to_string(), expected);
+        assert_eq!(Digest::of_reader(&b"abc"[..]).unwrap().to_string(), expected);
     }
 
     #[test]

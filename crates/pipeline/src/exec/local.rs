@@ -19,17 +19,10 @@ use tokio::{
 };
 
 use super::{
-    Command, ExecError, Executor, ExecutorCapabilities, Exited, Line, LineSplitter, Lines, Stream,
-    mask::MaskStream,
+    Command, ExecError, Executor, ExecutorCapabilities, Exited, Lines, Stream,
+    output::{Ending, Output, Stop},
 };
 use crate::cancel::Cancel;
-
-/// Longer lines are cut.
-const LONGEST_LINE: usize = 16 * 1024;
-/// So many last lines go into an error.
-const LAST_LINES: usize = 10;
-/// So much of each of them.
-const LAST_LINE: usize = 400;
 
 /// So often it is looked, during the grace, whether a dropped command's group is gone.
 const LOOKS: i32 = 20;
@@ -60,7 +53,12 @@ impl LocalExecutor {
 #[async_trait]
 impl Executor for LocalExecutor {
     fn capabilities(&self) -> ExecutorCapabilities {
-        ExecutorCapabilities { hermetic_files: false, hermetic_network: false, local: true }
+        ExecutorCapabilities {
+            local: true,
+            exact_signals: true,
+            asks_all: true,
+            ..ExecutorCapabilities::NONE
+        }
     }
 
     async fn run(
@@ -69,51 +67,46 @@ impl Executor for LocalExecutor {
         lines: &mut dyn Lines,
         cancel: &Cancel,
     ) -> Result<Exited, ExecError> {
-        let program = || command.program.clone();
         if cancel.is_cancelled() {
-            return Err(ExecError::Cancelled { program: program(), killed: false });
+            return Err(ExecError::Cancelled { program: command.shown(), killed: false });
         }
+        command.prepare()?;
         let mut child = start(command)?;
         let mut group = Group::of(&child, Arc::clone(&self.clock), self.grace);
-        let lost = |source: std::io::Error| ExecError::Lost { program: program(), source: source.into() };
-        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let lost =
+            |source: std::io::Error| ExecError::Lost { program: command.shown(), source: source.into() };
         let mut output = Output::new(command, lines);
-        let (mut out, mut err) = (Pipe::new(out, Stream::Out, command), Pipe::new(err, Stream::Err, command));
-        let mut stop: BoxFuture<'_, ()> = cancel.cancelled().boxed();
-        let (mut asked, mut killed) = (false, false);
+        let (mut out, mut err) = (Pipe::new(child.stdout.take()), Pipe::new(child.stderr.take()));
+        let mut stop: BoxFuture<'_, Option<Stop>> = wish(command, cancel, &self.clock);
+        let (mut asked, mut killed) = (None, false);
         let status = loop {
-            let reading = select(out.read().boxed(), err.read().boxed()).map(|read| match read {
-                Either::Left((chunk, _)) => (Stream::Out, chunk),
-                Either::Right((chunk, _)) => (Stream::Err, chunk),
-            });
             let event = {
                 let ending = std::pin::pin!(child.wait());
-                let reading = std::pin::pin!(reading);
+                let reading = read_either(&mut out, &mut err).boxed();
                 match select(select(ending, reading), &mut stop).await {
                     Either::Left((Either::Left((status, _)), _)) => Event::Ended(status),
                     Either::Left((Either::Right((read, _)), _)) => Event::Read(read.0, read.1),
-                    Either::Right(_) => Event::Stop,
+                    Either::Right((why, _)) => Event::Stop(why),
                 }
             };
             match event {
                 Event::Ended(status) => break status.map_err(lost)?,
-                Event::Read(stream, chunk) => {
-                    let read = chunk.map_err(lost)?;
-                    match stream {
-                        Stream::Out => out.take(read, &mut output),
-                        Stream::Err => err.take(read, &mut output),
+                Event::Read(Stream::Out, read) => out.take(read.map_err(lost)?, Stream::Out, &mut output),
+                Event::Read(Stream::Err, read) => err.take(read.map_err(lost)?, Stream::Err, &mut output),
+                Event::Stop(Some(why)) => {
+                    asked = Some(why);
+                    group.signal(Signal::TERM);
+                    let (clock, grace) = (Arc::clone(&self.clock), self.grace);
+                    stop = async move {
+                        clock.sleep(grace).await;
+                        None
                     }
+                    .boxed();
                 }
-                Event::Stop if asked => {
+                Event::Stop(None) => {
                     killed = true;
                     group.signal(Signal::KILL);
                     stop = std::future::pending().boxed();
-                }
-                Event::Stop => {
-                    asked = true;
-                    group.signal(Signal::TERM);
-                    let (clock, grace) = (Arc::clone(&self.clock), self.grace);
-                    stop = async move { clock.sleep(grace).await }.boxed();
                 }
             }
         };
@@ -122,34 +115,62 @@ impl Executor for LocalExecutor {
         let strays = group.end();
         let mut patience = self.clock.sleep(self.grace);
         while out.is_open() || err.is_open() {
-            let read = {
-                let reading = select(out.read().boxed(), err.read().boxed()).map(|read| match read {
-                    Either::Left((chunk, _)) => (Stream::Out, chunk),
-                    Either::Right((chunk, _)) => (Stream::Err, chunk),
-                });
-                match select(std::pin::pin!(reading), &mut patience).await {
-                    Either::Left((read, _)) => read,
-                    Either::Right(_) => break,
-                }
+            let Some((stream, read)) = before(read_either(&mut out, &mut err), &mut patience).await else {
+                break;
             };
-            match read {
-                (Stream::Out, read) => out.take(read.map_err(lost)?, &mut output),
-                (Stream::Err, read) => err.take(read.map_err(lost)?, &mut output),
+            match stream {
+                Stream::Out => out.take(read.map_err(lost)?, stream, &mut output),
+                Stream::Err => err.take(read.map_err(lost)?, stream, &mut output),
             }
         }
-        out.end(&mut output);
-        err.end(&mut output);
-        if asked {
-            return Err(ExecError::Cancelled { program: program(), killed });
+        out.end(Stream::Out, &mut output);
+        err.end(Stream::Err, &mut output);
+        match asked {
+            Some(why) => Err(output.stopped(command, why, killed)),
+            None => output.ended(command, ending(status), strays),
         }
-        output.ended(program(), status, strays)
     }
 }
 
 enum Event {
     Ended(std::io::Result<std::process::ExitStatus>),
     Read(Stream, std::io::Result<usize>),
-    Stop,
+    Stop(Option<Stop>),
+}
+
+/// Returns when the command should stop, with why.
+pub(super) fn wish<'a>(
+    command: &Command,
+    cancel: &'a Cancel,
+    clock: &Arc<dyn Clock>,
+) -> BoxFuture<'a, Option<Stop>> {
+    let cancelled = cancel.cancelled().map(|()| Some(Stop::Cancelled));
+    let Some(limit) = command.limit else { return cancelled.boxed() };
+    let clock = Arc::clone(clock);
+    let late = async move {
+        clock.sleep(limit).await;
+        Some(Stop::Limit(limit))
+    };
+    select(cancelled.boxed(), late.boxed()).map(|first| first.factor_first().0).boxed()
+}
+
+/// What `work` gives, or nothing if `late` is over first.
+pub(super) async fn before<T>(
+    work: impl Future<Output = T> + Send,
+    late: &mut BoxFuture<'_, ()>,
+) -> Option<T> {
+    match select(std::pin::pin!(work), late).await {
+        Either::Left((done, _)) => Some(done),
+        Either::Right(_) => None,
+    }
+}
+
+fn ending(status: std::process::ExitStatus) -> Ending {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Code(code),
+        (None, signal) => Ending::Signal(signal.unwrap_or(0)),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the adapter that the ban points to")]
@@ -166,14 +187,14 @@ fn start(command: &Command) -> Result<Child, ExecError> {
         .stderr(Stdio::piped())
         .process_group(0);
     process.spawn().map_err(|source| {
-        let program = command.program.clone();
+        let program = command.shown();
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound if !command.dir.is_dir() => {
-                return ExecError::NoDirectory { program, dir: command.dir.clone() };
+                return ExecError::NoDirectory { program, dir: command.shown_path(&command.dir) };
             }
             std::io::ErrorKind::NotFound => {
                 let looked = match command.env.get("PATH") {
-                    _ if program.contains('/') => "that place".to_owned(),
+                    _ if command.program.contains('/') => "that place".to_owned(),
                     Some(path) => format!("PATH `{path}`"),
                     None => "the default PATH".to_owned(),
                 };
@@ -248,29 +269,18 @@ impl Drop for Killer {
     }
 }
 
-/// One of the two outputs: read, masked, cut into lines.
-struct Pipe<R> {
+/// One of the two outputs: read into a buffer of its own.
+pub(super) struct Pipe<R> {
     reader: Option<R>,
     buffer: Vec<u8>,
-    stream: Stream,
-    mask: MaskStream,
-    splitter: LineSplitter,
-    masked: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin + Send> Pipe<R> {
-    fn new(reader: Option<R>, stream: Stream, command: &Command) -> Self {
-        Self {
-            reader,
-            buffer: Vec::new(),
-            stream,
-            mask: command.masker().stream(),
-            splitter: LineSplitter::new(LONGEST_LINE),
-            masked: Vec::new(),
-        }
+    pub(super) fn new(reader: Option<R>) -> Self {
+        Self { reader, buffer: Vec::new() }
     }
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.reader.is_some()
     }
 
@@ -286,87 +296,41 @@ impl<R: AsyncRead + Unpin + Send> Pipe<R> {
         }
     }
 
-    /// Passes on what was read; nothing read is the end.
-    fn take(&mut self, read: usize, output: &mut Output<'_>) {
+    /// What was read; nothing is the end.
+    pub(super) fn bytes(&mut self, read: usize) -> Option<&[u8]> {
         if read == 0 {
-            return self.end(output);
+            self.reader = None;
         }
-        self.masked.clear();
-        self.mask.push(&self.buffer[..read], &mut self.masked);
-        self.pass(output);
+        self.reader.as_ref().map(|_| &self.buffer[..read])
     }
 
-    /// Nothing more comes, or is waited for.
-    fn end(&mut self, output: &mut Output<'_>) {
-        self.reader = None;
-        self.masked.clear();
-        self.mask.finish(&mut self.masked);
-        self.pass(output);
-        let stream = self.stream;
-        self.splitter.finish(|bytes, cut| output.line(stream, bytes, cut));
+    /// Passes on what was read.
+    fn take(&mut self, read: usize, stream: Stream, output: &mut Output<'_>) {
+        match self.bytes(read) {
+            Some(bytes) => output.take(stream, bytes),
+            None => output.end(stream),
+        }
     }
 
-    fn pass(&mut self, output: &mut Output<'_>) {
-        let stream = self.stream;
-        output.keep(stream, &self.masked);
-        self.splitter.push(&self.masked, |bytes, cut| output.line(stream, bytes, cut));
+    /// Nothing more is waited for.
+    fn end(&mut self, stream: Stream, output: &mut Output<'_>) {
+        if self.reader.take().is_some() {
+            output.end(stream);
+        }
     }
 }
 
-/// Where both outputs meet.
-struct Output<'a> {
-    lines: &'a mut dyn Lines,
-    keep: usize,
-    exited: Exited,
-    last: std::collections::VecDeque<String>,
-}
-
-impl<'a> Output<'a> {
-    fn new(command: &Command, lines: &'a mut dyn Lines) -> Self {
-        Self { lines, keep: command.keep, exited: Exited::default(), last: std::collections::VecDeque::new() }
-    }
-
-    fn keep(&mut self, stream: Stream, bytes: &[u8]) {
-        if stream == Stream::Err {
-            return;
-        }
-        let kept = &mut self.exited.stdout;
-        kept.extend_from_slice(bytes);
-        // Cutting only now and then keeps the cost of each byte constant.
-        if kept.len() > 2 * self.keep {
-            self.cut();
-        }
-    }
-
-    fn cut(&mut self) {
-        let over = self.exited.stdout.len().saturating_sub(self.keep);
-        self.exited.stdout.drain(..over);
-        self.exited.dropped += over as u64;
-    }
-
-    fn line(&mut self, stream: Stream, bytes: &[u8], cut: bool) {
-        if self.last.len() == LAST_LINES {
-            self.last.pop_front();
-        }
-        let shown = &bytes[..bytes.len().min(LAST_LINE)];
-        self.last.push_back(String::from_utf8_lossy(shown).trim_end().to_owned());
-        self.lines.line(Line { stream, bytes: bytes.to_vec(), cut });
-    }
-
-    fn ended(
-        mut self,
-        program: String,
-        status: std::process::ExitStatus,
-        strays: bool,
-    ) -> Result<Exited, ExecError> {
-        use std::os::unix::process::ExitStatusExt;
-        self.cut();
-        self.exited.strays = strays;
-        let last = self.last.into();
-        match (status.code(), status.signal()) {
-            (Some(0), _) => Ok(self.exited),
-            (Some(code), _) => Err(ExecError::Code { program, code, last }),
-            (None, signal) => Err(ExecError::Signal { program, signal: signal.unwrap_or(0), last }),
-        }
+/// Reads from whichever has something; loses nothing when dropped.
+pub(super) async fn read_either<O, E>(
+    out: &mut Pipe<O>,
+    err: &mut Pipe<E>,
+) -> (Stream, std::io::Result<usize>)
+where
+    O: AsyncRead + Unpin + Send,
+    E: AsyncRead + Unpin + Send,
+{
+    match select(out.read().boxed(), err.read().boxed()).await {
+        Either::Left((read, _)) => (Stream::Out, read),
+        Either::Right((read, _)) => (Stream::Err, read),
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The commands are `/bin/sh`, `/usr/bin/env` and what POSIX puts beside them. Cancelling and killing take real time: give the executor under
-//! test a grace of about 300 ms.
+//! test a grace of about 300 ms. What an executor says that it cannot do ([`capabilities`](Executor::capabilities)) is not asked of it.
 
 use std::{
     path::{Path, PathBuf},
@@ -43,11 +43,12 @@ pub struct Broken {
 }
 
 /// Longer than any of these commands takes, shorter than what they leave behind would.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 
 type Check = fn(Bench) -> BoxFuture<'static, Result<(), String>>;
 
-/// Runs all cases; `dir` is an empty directory that the commands may use. Answers the promises that were broken.
+/// Runs all cases; `dir` is an empty directory that this host and the commands both see: for another host, a directory that is shared with
+/// it. Answers the promises that were broken.
 pub async fn executor(executor: Arc<dyn Executor>, dir: &Path) -> Vec<Broken> {
     let mut broken = Vec::new();
     for (promise, _) in CASES {
@@ -83,7 +84,12 @@ const CASES: &[(&str, Check)] = &[
     ("standard input is empty", |bench| input(bench).boxed()),
     ("an exit code is an error with the last lines", |bench| code(bench).boxed()),
     ("a signal is an error with its number", |bench| signal(bench).boxed()),
-    ("a missing program or directory is not found", |bench| missing(bench).boxed()),
+    ("a missing program, directory or input is not found", |bench| missing(bench).boxed()),
+    ("what can run nowhere is refused", |bench| refused(bench).boxed()),
+    ("declared inputs are there and declared outputs come back", |bench| files(bench).boxed()),
+    ("what was not declared cannot be seen", |bench| undeclared(bench).boxed()),
+    ("a declared input cannot be changed", |bench| unchanged(bench).boxed()),
+    ("the network is closed unless it is declared", |bench| network(bench).boxed()),
     ("lines arrive as they are printed, valid text or not", |bench| bytes(bench).boxed()),
     ("a long line arrives in pieces and whole", |bench| long_line(bench).boxed()),
     ("endless output takes bounded memory", |bench| endless(bench).boxed()),
@@ -92,6 +98,7 @@ const CASES: &[(&str, Check)] = &[
     ("what a command left behind holds nothing up and is ended", |bench| strays(bench).boxed()),
     ("a cancelled command may stop by itself", |bench| cancelled(bench).boxed()),
     ("a command that ignores the cancel is killed with its children", |bench| stubborn(bench).boxed()),
+    ("a command that takes longer than its limit is ended", |bench| limited(bench).boxed()),
     ("a dropped command leaves nothing running", |bench| dropped(bench).boxed()),
 ];
 
@@ -104,8 +111,26 @@ struct Bench {
 type Ran = (Result<Exited, ExecError>, Vec<Line>);
 
 impl Bench {
+    /// A script that may do anything in the directory, and is watched there while it runs.
     fn sh(&self, script: &str) -> Command {
+        let command = self.bare(script);
+        if self.executor.capabilities().hermetic_files { command.writes(".") } else { command }
+    }
+
+    /// A script without declared files.
+    fn bare(&self, script: &str) -> Command {
         Command::new("/bin/sh", &self.dir).args(["-c", script]).env("PATH", "/usr/local/bin:/usr/bin:/bin")
+    }
+
+    fn write(&self, path: &str, text: &str) -> Result<(), String> {
+        let path = self.dir.join(path);
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.dir.join(path)).unwrap_or_else(|error| format!("{path}: {error}"))
     }
 
     async fn run(&self, command: &Command) -> Ran {
@@ -164,11 +189,13 @@ async fn environment(bench: Bench) -> Result<(), String> {
     let command = Command::new("/usr/bin/env", &bench.dir)
         .env("ONE", "1")
         .env("TWO", "a b=c")
+        .env("odd.name", "it's \"$HOME\" `x` \\ éŁĈ")
         .secret_env("KEY", Secret::new("s3cr3t-value"));
     let (_, lines) = bench.ok(&command).await?;
     let mut found = texts(&lines, Stream::Out);
     found.sort();
-    equal(&found, &["KEY=***", "ONE=1", "TWO=a b=c"].map(str::to_owned).to_vec())
+    let odd = "odd.name=it's \"$HOME\" `x` \\ éŁĈ";
+    equal(&found, &["KEY=***", "ONE=1", "TWO=a b=c", odd].map(str::to_owned).to_vec())
 }
 
 async fn directory(bench: Bench) -> Result<(), String> {
@@ -183,7 +210,7 @@ async fn directory(bench: Bench) -> Result<(), String> {
 }
 
 async fn arguments(bench: Bench) -> Result<(), String> {
-    let args = ["a b", "$HOME", "*", "", "\"'", "é"];
+    let args = ["a b", "$HOME", "*", "", "\"'", "é", "-n", "\\n", "!x"];
     let command = Command::new("/usr/bin/printf", &bench.dir).arg("<%s>\n").args(args);
     let (exited, lines) = bench.ok(&command).await?;
     equal(&texts(&lines, Stream::Out), &args.map(|arg| format!("<{arg}>")).to_vec())?;
@@ -213,13 +240,89 @@ async fn signal(bench: Bench) -> Result<(), String> {
 
 async fn missing(bench: Bench) -> Result<(), String> {
     let nowhere = bench.dir.join("nowhere");
-    for command in [Command::new("/no/such/program", &bench.dir), Command::new("/bin/sh", nowhere)] {
+    let (path, name) = (Command::new("/no/such/program", &bench.dir), Command::new("no-such", &bench.dir));
+    let input = bench.bare("echo started").reads("no-such-file");
+    for command in [path, name, Command::new("/bin/sh", nowhere), input] {
         match bench.run(&command).await.0 {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             other => return Err(format!("{command:?}: {other:?}")),
         }
     }
     Ok(())
+}
+
+async fn refused(bench: Bench) -> Result<(), String> {
+    let sh = || bench.bare("echo started");
+    for command in [
+        sh().arg("a\0b"),
+        sh().env("A\0", "b"),
+        sh().env("A=", "b"),
+        sh().reads("../x"),
+        sh().writes("/etc"),
+        sh().reads(""),
+    ] {
+        match bench.run(&command).await {
+            (Err(error), lines) if error.kind() == ErrorKind::Invalid && lines.is_empty() => {}
+            other => return Err(format!("{command:?}: {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+async fn files(bench: Bench) -> Result<(), String> {
+    bench.write("in.txt", "one\n")?;
+    bench.write("tree/a b/two", "two\n")?;
+    bench.write("log", "zero\n")?;
+    let script = "mkdir -p out/deep && cat in.txt 'tree/a b/two' >out/deep/both && printf x >'out/o d' && echo one >>log";
+    let command = bench.bare(script).reads("in.txt").reads("tree").writes("out").writes("log");
+    bench.ok(&command).await?;
+    equal(&bench.read("out/deep/both"), &"one\ntwo\n".to_owned())?;
+    equal(&bench.read("out/o d"), &"x".to_owned())?;
+    equal(&bench.read("log"), &"zero\none\n".to_owned())
+}
+
+async fn undeclared(bench: Bench) -> Result<(), String> {
+    if !bench.executor.capabilities().hermetic_files {
+        return Ok(());
+    }
+    bench.write("declared", "yes\n")?;
+    bench.write("other", "no\n")?;
+    let place = bench.dir.join("other");
+    let script = format!("cat declared; cat other '{}'; ls -a . ..; exit 0", place.display());
+    let (_, lines) = bench.ok(&bench.bare(&script).reads("declared")).await?;
+    let out = texts(&lines, Stream::Out);
+    let seen = |name: &str| out.iter().any(|line| line == name);
+    if seen("yes") && seen("declared") && !seen("no") && !seen("other") {
+        Ok(())
+    } else {
+        Err(format!("{out:?}"))
+    }
+}
+
+async fn unchanged(bench: Bench) -> Result<(), String> {
+    if !bench.executor.capabilities().hermetic_files {
+        return Ok(());
+    }
+    bench.write("in.txt", "as it was\n")?;
+    bench.run(&bench.bare("echo changed >in.txt; rm -f in.txt; exit 0").reads("in.txt")).await.0.ok();
+    equal(&bench.read("in.txt"), &"as it was\n".to_owned())
+}
+
+async fn network(bench: Bench) -> Result<(), String> {
+    if !bench.executor.capabilities().hermetic_network {
+        return Ok(());
+    }
+    let listening =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|open| Ok((open.local_addr()?, open)));
+    let (address, _open) = listening.map_err(|error| error.to_string())?;
+    let script = format!(
+        "tail -n +3 /proc/net/dev | cut -d: -f1; if nc -w 1 127.0.0.1 {} </dev/null; then echo reached; fi; exit 0",
+        address.port()
+    );
+    let (_, lines) = bench.ok(&bench.bare(&script)).await?;
+    let mut found: Vec<_> = texts(&lines, Stream::Out).iter().map(|line| line.trim().to_owned()).collect();
+    found.retain(|interface| interface != "lo");
+    equal(&found, &Vec::new())
 }
 
 async fn bytes(bench: Bench) -> Result<(), String> {
@@ -243,14 +346,14 @@ async fn long_line(bench: Bench) -> Result<(), String> {
 }
 
 async fn endless(bench: Bench) -> Result<(), String> {
-    let mut command = bench.sh("head -c 30000000 /dev/zero");
+    let mut command = bench.sh("head -c 50000000 /dev/zero");
     command.keep = 1_000;
     let mut bytes = 0_usize;
     let mut take = |line: Line| bytes += line.bytes.len();
     let exited =
         bench.executor.run(&command, &mut take, &Cancel::new()).await.map_err(|error| error.to_string())?;
-    equal(&bytes, &30_000_000)?;
-    equal(&(exited.stdout.len(), exited.dropped), &(1_000, 29_999_000))
+    equal(&bytes, &50_000_000)?;
+    equal(&(exited.stdout.len(), exited.dropped), &(1_000, 49_999_000))
 }
 
 async fn masked(bench: Bench) -> Result<(), String> {
@@ -292,7 +395,8 @@ async fn strays(bench: Bench) -> Result<(), String> {
 }
 
 async fn cancelled(bench: Bench) -> Result<(), String> {
-    let script = "trap 'echo bye; exit 0' TERM; touch up; while :; do sleep 0.02; done";
+    let script =
+        "trap 'echo bye; exit 0' TERM; touch up; i=0; while [ $i -lt 300 ]; do sleep 0.02; i=$((i+1)); done";
     let (command, cancel) = (bench.sh(script), Cancel::new());
     let stop = async {
         bench.appears("up").await?;
@@ -320,6 +424,19 @@ async fn stubborn(bench: Bench) -> Result<(), String> {
     stopped?;
     match result {
         Err(ExecError::Cancelled { killed: true, .. }) if bench.is_quiet("beat").await => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+async fn limited(bench: Bench) -> Result<(), String> {
+    let limit = SignedDuration::from_millis(400);
+    let gentle = bench.run(&bench.sh("echo up; exec sleep 6").limit(limit)).await.0;
+    if !matches!(&gentle, Err(ExecError::TimedOut { killed: false, last, .. }) if last == &["up"]) {
+        return Err(format!("{gentle:?}"));
+    }
+    let deaf = bench.run(&bench.sh(WRITER).limit(limit)).await.0;
+    match deaf {
+        Err(ExecError::TimedOut { killed: true, .. }) if bench.is_quiet("beat").await => Ok(()),
         other => Err(format!("{other:?}")),
     }
 }

@@ -30,6 +30,11 @@ enum Fault {
     WholeLinesOnly,
     IgnoresCancel,
     Detaches,
+    IgnoresLimit,
+    ForgetsFiles,
+    Lenient,
+    ClaimsFiles,
+    ClaimsNetwork,
 }
 
 /// The local executor with one fault.
@@ -39,7 +44,10 @@ struct Faulty(LocalExecutor, Fault);
 #[async_trait]
 impl Executor for Faulty {
     fn capabilities(&self) -> ExecutorCapabilities {
-        self.0.capabilities()
+        let mut claimed = self.0.capabilities();
+        claimed.hermetic_files = matches!(self.1, Fault::ClaimsFiles);
+        claimed.hermetic_network = matches!(self.1, Fault::ClaimsNetwork);
+        claimed
     }
 
     async fn run(
@@ -53,6 +61,16 @@ impl Executor for Faulty {
             Fault::MoreEnvironment => drop(command.env.insert("HOME".to_owned(), "/root".to_owned())),
             Fault::ShellArguments => command.args.retain(|arg| !arg.is_empty()),
             Fault::OtherDirectory => command.dir = "/".into(),
+            Fault::IgnoresLimit => command.limit = None,
+            Fault::ForgetsFiles => {
+                for path in std::mem::take(&mut command.reads) {
+                    std::fs::remove_file(command.dir.join(path)).ok();
+                }
+            }
+            Fault::Lenient => {
+                command.args = command.args.iter().map(|arg| arg.replace('\0', "")).collect();
+                command.reads.clear();
+            }
             Fault::NoMask => {
                 let secrets: Vec<_> = std::mem::take(&mut command.secret_env).into_iter().collect();
                 command
@@ -88,7 +106,7 @@ impl Executor for Faulty {
 
 #[tokio::test]
 async fn each_fault_breaks_the_promise_that_it_should() {
-    for (fault, promise) in [
+    let faults = [
         (Fault::MoreEnvironment, "the command sees exactly the declared environment"),
         (Fault::ShellArguments, "arguments arrive as they are"),
         (Fault::OtherDirectory, "the command runs in the declared directory"),
@@ -97,10 +115,19 @@ async fn each_fault_breaks_the_promise_that_it_should() {
         (Fault::NoMask, "a secret is masked however it is printed"),
         (Fault::WholeLinesOnly, "a long line arrives in pieces and whole"),
         (Fault::IgnoresCancel, "a cancelled command may stop by itself"),
+        (Fault::IgnoresLimit, "a command that takes longer than its limit is ended"),
+        (Fault::ForgetsFiles, "declared inputs are there and declared outputs come back"),
+        (Fault::Lenient, "what can run nowhere is refused"),
+        (Fault::Lenient, "a missing program, directory or input is not found"),
+        (Fault::ClaimsFiles, "what was not declared cannot be seen"),
+        (Fault::ClaimsFiles, "a declared input cannot be changed"),
+        (Fault::ClaimsNetwork, "the network is closed unless it is declared"),
         (Fault::Detaches, "a dropped command leaves nothing running"),
-    ] {
+    ];
+    let checks = faults.map(|(fault, promise)| async move {
         let dir = tempfile::tempdir().unwrap();
         let broken = testkit::executor_promise(Arc::new(Faulty(local(), fault)), dir.path(), promise).await;
         assert!(broken.is_some(), "{fault:?} keeps: {promise}");
-    }
+    });
+    futures_util::future::join_all(checks).await;
 }

@@ -2,6 +2,9 @@
 
 #[cfg(test)]
 #[cfg(unix)]
+mod container;
+#[cfg(test)]
+#[cfg(unix)]
 mod exec;
 #[cfg(test)]
 mod fresh;
@@ -12,9 +15,15 @@ mod kills;
 #[cfg(test)]
 mod locks;
 #[cfg(test)]
+#[cfg(unix)]
+mod places;
+#[cfg(test)]
 mod run;
 #[cfg(test)]
 mod skip;
+#[cfg(test)]
+#[cfg(unix)]
+mod ssh;
 #[cfg(test)]
 #[cfg(unix)]
 mod steps;

@@ -1,0 +1,213 @@
+//! The container engine behind the socket, and the containers that dead processes left with it.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    errors::Error,
+    query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
+};
+use flowline_core::error::{BoxError, ErrorKind, Kinded};
+use tokio::sync::OnceCell;
+
+/// How long one request may take, in seconds; waiting for a container is asked again.
+const REQUEST: u64 = 60;
+/// Says which process a container belongs to.
+pub(super) const OWNER: &str = "flowline.owner";
+
+/// A container engine on this host that speaks the Docker API (1.41 or newer) on a unix socket: Docker, Podman. Cheap to clone.
+///
+/// What a process that was killed left running is removed when the next one connects to the same engine and first uses it, or calls
+/// [`sweep`](Self::sweep): every container carries the identity of its process (boot, PID namespace, PID, start time), so one that belongs to
+/// a living process is never touched.
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) docker: Docker,
+    socket: PathBuf,
+    swept: Arc<OnceCell<()>>,
+}
+
+/// The engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("the container engine at {} did not answer while {doing}; is its service running?", .socket.display())]
+pub struct EngineError {
+    socket: PathBuf,
+    doing: &'static str,
+    #[source]
+    source: BoxError,
+}
+
+impl Kinded for EngineError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Unavailable
+    }
+}
+
+impl Engine {
+    /// Connects to the engine at `socket`, such as `/run/docker.sock` or `/run/podman/podman.sock`.
+    ///
+    /// # Errors
+    /// `Unavailable` if nobody answers there.
+    pub async fn connect(socket: impl Into<PathBuf>) -> Result<Self, EngineError> {
+        let socket = socket.into();
+        let failed = |source: Error| EngineError {
+            socket: socket.clone(),
+            doing: "connecting",
+            source: source.into(),
+        };
+        let docker = Docker::connect_with_unix(&socket.to_string_lossy(), REQUEST, API_DEFAULT_VERSION)
+            .map_err(failed)?
+            .negotiate_version()
+            .await
+            .map_err(failed)?;
+        Ok(Self { docker, socket, swept: Arc::new(OnceCell::new()) })
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Removes every container that a process which no longer lives left here, and answers their names.
+    ///
+    /// # Errors
+    /// `Unavailable` if the engine does not answer.
+    pub async fn sweep(&self) -> Result<Vec<String>, EngineError> {
+        let failed = |source: Error| self.error("removing what dead processes left", source);
+        let filters = BTreeMap::from([("label", vec![OWNER.to_owned()])]).into_iter().collect();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let mut removed = Vec::new();
+        for container in self.docker.list_containers(Some(options)).await.map_err(failed)? {
+            let owner = container.labels.as_ref().and_then(|labels| labels.get(OWNER));
+            let running = container.state.is_some_and(|state| state.to_string() == "running");
+            let (Some(owner), Some(id)) = (owner, &container.id) else { continue };
+            if Owner::read(owner).is_some_and(|owner| owner.is_gone(running)) {
+                self.remove(id).await.map_err(failed)?;
+                let name = container.names.and_then(|names| names.into_iter().next());
+                removed.push(name.map_or_else(|| id.clone(), |name| name.trim_start_matches('/').to_owned()));
+            }
+        }
+        removed.sort();
+        Ok(removed)
+    }
+
+    /// Sweeps before this engine is first used.
+    pub(super) async fn sweep_once(&self) -> Result<(), EngineError> {
+        self.swept.get_or_try_init(async || self.sweep().await.map(drop)).await.copied()
+    }
+
+    /// Removes a container, running or not; one that is not there is fine.
+    pub(super) async fn remove(&self, id: &str) -> Result<(), Error> {
+        // Podman gives what runs its stop time before it removes it by force; a killed container is gone at once.
+        let kill = bollard::query_parameters::KillContainerOptionsBuilder::new().signal("KILL").build();
+        self.docker.kill_container(id, Some(kill)).await.ok();
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.docker.remove_container(id, Some(options)).await {
+            Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn error(&self, doing: &'static str, source: Error) -> EngineError {
+        EngineError { socket: self.socket.clone(), doing, source: source.into() }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.socket.display())
+    }
+}
+
+/// The process that a container belongs to. Parts that the system does not tell are empty; then nothing is ever concluded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    boot: String,
+    namespace: String,
+    pid: u32,
+    started: u64,
+}
+
+impl Owner {
+    /// This process.
+    pub(super) fn this() -> Self {
+        let pid = std::process::id();
+        let namespace = fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned());
+        Self {
+            boot: boot(),
+            namespace: namespace.unwrap_or_default(),
+            pid,
+            started: started(pid).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn started(&self) -> u64 {
+        self.started
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let (boot, namespace) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        let (pid, started) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Self { boot, namespace, pid, started })
+    }
+
+    /// Whether it is certain that the process no longer lives. One of another boot may be one of another host, so what still runs is its
+    /// business.
+    fn is_gone(&self, running: bool) -> bool {
+        let this = Self::this();
+        if self.boot.is_empty() || self.namespace.is_empty() || self.started == 0 || this.boot.is_empty() {
+            return false;
+        }
+        if self.boot != this.boot {
+            return !running;
+        }
+        self.namespace == this.namespace && started(self.pid) != Some(self.started)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}", self.boot, self.namespace, self.pid, self.started)
+    }
+}
+
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// When a process started, in clock ticks since boot; nothing if there is none, or it is a zombie. Fields of `/proc/PID/stat` count from
+/// the last `)`, as the name may hold anything.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_that_is_certainly_gone_loses_its_containers() {
+        let this = Owner::this();
+        assert_eq!(Owner::read(&this.to_string()), Some(this.clone()));
+        assert!(!this.is_gone(true));
+        assert!(Owner { started: this.started + 1, ..this.clone() }.is_gone(true));
+        assert!(Owner { pid: u32::MAX, ..this.clone() }.is_gone(true));
+        assert!(!Owner { pid: u32::MAX, namespace: "pid:[1]".to_owned(), ..this.clone() }.is_gone(true));
+        let other_boot = Owner { boot: "other".to_owned(), ..this.clone() };
+        assert!(!other_boot.is_gone(true) && other_boot.is_gone(false));
+        assert!(!Owner { boot: String::new(), pid: u32::MAX, ..this }.is_gone(false));
+        assert_eq!(Owner::read("made/by hand"), None);
+    }
+}
