@@ -8,7 +8,10 @@ use std::{any::Any, fmt, sync::Arc};
 
 use flowline_core::Timestamp;
 
-use crate::value::{Name, Value, Word};
+use crate::{
+    engine::{Packed, number_of},
+    value::{Name, Value, Word},
+};
 
 /// The kind of a context that was not given another.
 pub const USER: &str = "user";
@@ -47,18 +50,44 @@ struct Attribute {
     value: Prepared,
 }
 
-/// A value with the word of its text.
+/// A value with what comparisons need of its text.
 #[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) value: Value,
     /// The word of the text; meaningless for other values.
     pub(crate) word: Word,
+    /// What the text reads as.
+    pub(crate) reads: Reads,
+}
+
+/// What a text reads as, apart from a text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reads {
+    /// Neither of the others (perhaps a less simple version).
+    Nothing,
+    /// A finite number.
+    Number(f64),
+    /// A version of three small numbers.
+    Version(Packed),
 }
 
 impl Prepared {
     fn new(value: Value) -> Self {
-        let word = value.as_str().map_or_else(|| Word::of(""), Word::of);
-        Self { value, word }
+        let text = value.as_str().unwrap_or_default();
+        let (word, reads) = (Word::of(text), Reads::of(text));
+        Self { value, word, reads }
+    }
+}
+
+impl Reads {
+    fn of(text: &str) -> Self {
+        if !text.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '-' | '+' | '.')) {
+            return Self::Nothing;
+        }
+        match Packed::parse(text) {
+            Some(version) => Self::Version(version),
+            None => number_of(text).map_or(Self::Nothing, Self::Number),
+        }
     }
 }
 

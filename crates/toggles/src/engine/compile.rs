@@ -7,18 +7,20 @@ use regex::RegexBuilder;
 use smallvec::SmallVec;
 
 use super::{
+    asks,
+    key::{Key, hash},
     node::{
         Affix, Bucket, CheckNode, Deep, FlagNode, Networks, Node, Op, Pick, Piece, PrerequisiteNode,
-        RuleNode, SegmentNode, SegmentRef, ShareNode, SplitNode, TestNode, Then, TimeOp, VersionOp,
+        RuleNode, SegmentNode, SegmentRef, ShareNode, SplitNode, Start, TestNode, Then, TimeOp, VersionOp,
     },
-    table,
     version::Operand,
     words::WordSet,
 };
 use crate::{
+    hash::{Feed, Fnv1a, Murmur3},
     model::{
-        Bucketing, Condition, Fault, FaultCode, Flag, FlagCheck, Input, Operator, Outcome, PastEnd, Reason,
-        Rule, Segment, Split, Subject, Switch, Test, Texts, Truth, VersionDialect, Warning,
+        Bucketing, Condition, Fault, FaultCode, Flag, FlagCheck, Hash, Input, Operator, Outcome, PastEnd,
+        Reason, Rule, Segment, Split, Subject, Switch, Test, Texts, Truth, VersionDialect, Warning,
     },
     value::Name,
 };
@@ -73,8 +75,10 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
         value_type,
         settled: None,
         open: false,
-        key: key.into(),
+        asks: false,
+        key: Key::new(&key),
     };
+    node.asks = asks::of_flag(&node);
     node.open = node.switch == Switch::On && node.fault.is_none() && node.prerequisites.is_empty();
     node.settled = settled(&node);
     node
@@ -104,7 +108,7 @@ fn settled(flag: &FlagNode) -> Option<bool> {
 
 /// A compiled segment, and what was wrong with it.
 pub(crate) fn segment(segment: Segment, warnings: &mut Vec<Warning>) -> SegmentNode {
-    let name: std::sync::Arc<str> = segment.name.text().into();
+    let name = segment.name.text();
     let mut found = Vec::new();
     let when =
         Compiler { key: &name, variants: 0, depth: 0, warnings: &mut found }.condition(segment.condition);
@@ -114,12 +118,12 @@ pub(crate) fn segment(segment: Segment, warnings: &mut Vec<Warning>) -> SegmentN
         warning.flag = None;
         warning
     }));
-    SegmentNode { name, when }
+    SegmentNode { name: Key::new(&name), asks: asks::of_node(&when), when }
 }
 
 fn check(check: FlagCheck) -> CheckNode {
     let only_on = check.variants.is_none() && check.value.is_none() && !check.enabled && !check.leaf;
-    CheckNode { hash: table::hash(&check.flag), only_on, check }
+    CheckNode { hash: hash(&check.flag), only_on, check }
 }
 
 struct Compiler<'c> {
@@ -233,7 +237,7 @@ impl Compiler<'_> {
             }
             Condition::Segment { name, negate, unknown } => {
                 let name: Box<str> = name.text().into();
-                Node::Segment(Box::new(SegmentRef { hash: table::hash(&name), name, negate, unknown }))
+                Node::Segment(Box::new(SegmentRef { hash: hash(&name), name, negate, unknown }))
             }
             Condition::Flag(flag) => Node::Flag(Box::new(check(*flag))),
             Condition::During(period) => Node::During(Box::new(period)),
@@ -262,14 +266,10 @@ impl Compiler<'_> {
     fn operator(&mut self, operator: Operator) -> Option<Op> {
         Some(match operator {
             Operator::Present => Op::Present,
-            Operator::OneOf(names) => one_of(names),
+            Operator::OneOf(names) => one_of(names, false),
             Operator::Text { any_of, how: Texts::Is, ignore_case: false, scalars } => {
                 let names = any_of.into_iter().map(Name::from);
-                if scalars {
-                    Op::WordsOfScalars(Box::new(WordSet::new(names)))
-                } else {
-                    one_of(names.collect())
-                }
+                one_of(names.collect(), scalars)
             }
             Operator::Text { any_of, how, ignore_case, scalars } => {
                 let fold = |text: Box<str>| if ignore_case { text.to_lowercase().into() } else { text };
@@ -332,11 +332,12 @@ impl Compiler<'_> {
     }
 }
 
-fn one_of(names: Vec<Name>) -> Op {
+fn one_of(names: Vec<Name>, scalars: bool) -> Op {
     if names.len() <= 8 && names.iter().all(|name| name.word().is_exact()) {
-        return Op::Few(names.iter().map(Name::word).collect());
+        return Op::Few { words: names.iter().map(Name::word).collect(), scalars };
     }
-    Op::Words(Box::new(WordSet::new(names)))
+    let set = Box::new(WordSet::new(names));
+    if scalars { Op::WordsOfScalars(set) } else { Op::Words(set) }
 }
 
 fn block(text: &str) -> Option<IpNet> {
@@ -355,7 +356,38 @@ fn bucket(bucketing: Bucketing) -> Bucket {
         })
         .collect::<Box<[_]>>();
     let key_only = matches!(&input[..], [Piece::Of { picks, .. }] if matches!(&picks[..], [Pick::Key]));
-    Bucket { input, hash: bucketing.hash, scale: bucketing.scale, missing: bucketing.missing, key_only }
+    let begins: Vec<&str> = input
+        .iter()
+        .map_while(|piece| if let Piece::Literal(text) = piece { Some(&**text) } else { None })
+        .take(usize::from(u8::MAX))
+        .collect();
+    let start = match bucketing.hash {
+        Hash::Murmur3 { seed } => {
+            let mut hash = Murmur3::new(seed);
+            for text in &begins {
+                hash.feed(text);
+            }
+            Start::Murmur3(hash)
+        }
+        Hash::Fnv1a | Hash::Fnv1aTwice => {
+            let mut hash = Fnv1a::default();
+            for text in &begins {
+                hash.feed(text);
+            }
+            Start::Fnv1a(hash)
+        }
+        Hash::Sha1 | Hash::Md5 | Hash::Xxh3 { .. } => Start::Nothing,
+    };
+    let taken = if matches!(start, Start::Nothing) { 0 } else { u8::try_from(begins.len()).unwrap_or(0) };
+    Bucket {
+        hash: bucketing.hash,
+        scale: bucketing.scale,
+        missing: bucketing.missing,
+        key_only,
+        taken,
+        start,
+        input,
+    }
 }
 
 fn pick(subject: Subject) -> Pick {

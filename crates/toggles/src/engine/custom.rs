@@ -94,7 +94,7 @@ impl<'a> Situation<'a, '_> {
 
     /// The key of the flag that is being evaluated; empty within a segment that is asked for alone.
     pub fn flag(&self) -> &'a str {
-        self.walk.flag
+        self.walk.flag.map_or("", |flag| &flag.key)
     }
 
     /// The time that this evaluation takes for the present.
@@ -146,7 +146,7 @@ impl<'a> Situation<'a, '_> {
 
 impl Debug for Situation<'_, '_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Situation").field("flag", &self.walk.flag).finish_non_exhaustive()
+        f.debug_struct("Situation").field("flag", &self.flag()).finish_non_exhaustive()
     }
 }
 

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::node::{FlagNode, Node, RuleNode, Then};
+use super::{asks, node::FlagNode};
 
 /// The circles among `flags`: each as the keys along it, beginning with the smallest. A flag that only leads to a circle is in none.
 pub(crate) fn cycles<'f>(flags: impl IntoIterator<Item = &'f FlagNode>) -> Vec<Vec<&'f str>> {
     let asks: BTreeMap<&str, Vec<&str>> = flags
         .into_iter()
         .filter_map(|flag| {
-            let mut asked = Vec::new();
-            asked.extend(flag.prerequisites.iter().map(|one| &*one.check.check.flag));
-            flag.rules.iter().for_each(|rule| of_rule(rule, &mut asked));
+            let asked = asks::flags(flag);
             (!asked.is_empty()).then_some((&*flag.key, asked))
         })
         .collect();
@@ -57,27 +55,6 @@ pub(crate) fn circles<'f>(asks: &BTreeMap<&'f str, Vec<&'f str>>) -> Vec<Vec<&'f
         }
     }
     found
-}
-
-fn of_rule<'f>(rule: &'f RuleNode, asked: &mut Vec<&'f str>) {
-    rule.when.iter().for_each(|node| of_node(node, asked));
-    if let Then::Rules(rules) = &rule.then {
-        rules.iter().for_each(|rule| of_rule(rule, asked));
-    }
-}
-
-fn of_node<'f>(node: &'f Node, asked: &mut Vec<&'f str>) {
-    match node {
-        Node::Flag(check) => asked.push(&check.check.flag),
-        Node::All(parts) | Node::Any(parts) => parts.iter().for_each(|part| of_node(part, asked)),
-        Node::Not(part) | Node::Lenient(part) => of_node(part, asked),
-        Node::Constant(_)
-        | Node::Test(_)
-        | Node::Share(_)
-        | Node::Segment(_)
-        | Node::During(_)
-        | Node::Custom(_) => {}
-    }
 }
 
 /// A circle for a message: `a -> b -> a`.

@@ -4,10 +4,12 @@
 //! nothing for boolean and variant outcomes (the exceptions: comparing non-ASCII texts without regard to case, texts of the present
 //! time or of the list of kinds, and whatever a format's own code does). Flags and segments may ask for each other up to [`MAX_DEPTH`] deep.
 
+mod asks;
 mod compile;
 mod custom;
 pub(crate) mod cycles;
 mod evaluate;
+mod key;
 mod node;
 mod observe;
 mod result;
@@ -28,12 +30,13 @@ use flowline_core::{
 };
 
 pub use custom::{Cycle, Decide, Decision, Predicate, Situation, ValueTest};
+pub(crate) use evaluate::number_of;
 pub use observe::{Came, Nobody, Observer, Part, Step, Trace};
 pub use result::{Ask, Evaluation, Failure, Stage};
 pub use ruleset::{Changes, FlagView, Ruleset, RulesetBuilder};
 pub(crate) use scratch::Scratch;
 pub use time::rfc3339;
-pub(crate) use version::{Operand, parse as parse_version};
+pub(crate) use version::{Operand, Packed, parse as parse_version};
 pub(crate) use words::WordSet;
 
 /// How many flags and segments may be evaluated one within the other; deeper ones count as depending on themselves.

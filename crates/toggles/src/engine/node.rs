@@ -9,11 +9,13 @@ use smallvec::SmallVec;
 
 use super::{
     custom::{Decide, Predicate, ValueTest},
+    key::Key,
     table::Keyed,
     version::{Operand, Packed},
     words::WordSet,
 };
 use crate::{
+    hash::{Fnv1a, Murmur3},
     model::{
         Comparison, Facts, Fault, Hash, MissingInput, OnBroken, PastEnd, Period, Range, Reason, Scale, Slice,
         Switch, Texts, Truth, ValueType, Variant, VersionDialect,
@@ -25,11 +27,13 @@ use crate::{
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct FlagNode {
-    pub(crate) key: Arc<str>,
+    pub(crate) key: Key,
     /// Nothing stands before its rules: it is on, without fault and without prerequisites.
     pub(crate) open: bool,
     /// Whether it is on, if that does not depend on the context.
     pub(crate) settled: Option<bool>,
+    /// Whether it may ask for other flags or for segments that do.
+    pub(crate) asks: bool,
     pub(crate) switch: Switch,
     pub(crate) value_type: ValueType,
     pub(crate) fallback_reason: Reason,
@@ -72,19 +76,21 @@ impl FromIterator<RuleNode> for Rules {
 }
 
 impl Keyed for FlagNode {
-    fn key(&self) -> &Arc<str> {
+    fn key(&self) -> &Key {
         &self.key
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct SegmentNode {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Key,
     pub(crate) when: Node,
+    /// Whether it may ask for flags or other segments.
+    pub(crate) asks: bool,
 }
 
 impl Keyed for SegmentNode {
-    fn key(&self) -> &Arc<str> {
+    fn key(&self) -> &Key {
         &self.name
     }
 }
@@ -187,7 +193,11 @@ pub(crate) struct Deep {
 pub(crate) enum Op {
     Present,
     /// One of a few short texts.
-    Few(Box<[Word]>),
+    Few {
+        words: Box<[Word]>,
+        /// Whether numbers and booleans take part with their text.
+        scalars: bool,
+    },
     Words(Box<WordSet>),
     /// The same with the text of scalars.
     WordsOfScalars(Box<WordSet>),
@@ -292,6 +302,25 @@ pub(crate) struct Bucket {
     pub(crate) missing: MissingInput,
     /// The input is the targeting key and nothing else.
     pub(crate) key_only: bool,
+    /// How many pieces the hash has taken already: texts that are the same for everybody.
+    pub(crate) taken: u8,
+    pub(crate) start: Start,
+}
+
+impl Bucket {
+    /// The pieces that the hash has not taken yet.
+    #[inline]
+    pub(crate) fn rest(&self) -> &[Piece] {
+        self.input.get(usize::from(self.taken)..).unwrap_or_default()
+    }
+}
+
+/// A hash that has taken what is the same for everybody, where it can be kept in little room.
+#[derive(Debug)]
+pub(crate) enum Start {
+    Nothing,
+    Murmur3(Murmur3),
+    Fnv1a(Fnv1a),
 }
 
 #[derive(Debug)]

@@ -70,7 +70,7 @@ impl RulesetBuilder {
             let message = format!("flags depend on each other: {shown}");
             for key in &circle {
                 let fault = Fault::new(FaultCode::ParseError, message.as_str());
-                for flag in self.flags.iter_mut().filter(|flag| *flag.key == **key).filter_map(Arc::get_mut) {
+                for flag in self.flags.iter_mut().filter(|flag| flag.key.is(key)).filter_map(Arc::get_mut) {
                     compile::refuse(flag, fault.clone());
                 }
             }
@@ -144,7 +144,7 @@ impl Ruleset {
         if !warnings.is_empty() || !self.warnings.is_empty() {
             let changed = |warning: &&Warning| {
                 let flag = warning.flag.as_deref();
-                !flag.is_some_and(|flag| removed.contains(&flag) || put.iter().any(|node| *node.key == *flag))
+                !flag.is_some_and(|flag| removed.contains(&flag) || put.iter().any(|node| node.key.is(flag)))
             };
             next.warnings = self.warnings.iter().filter(changed).cloned().chain(warnings).collect();
         }
@@ -164,10 +164,16 @@ impl Ruleset {
         match self.flags.get(flag) {
             Some(flag) => match flag.settled {
                 Some(on) => on,
-                None => Walk::new(self, context, ambient).evaluate(flag, Ask::Switch, &mut Nobody).on,
+                None => self.is_on_for(flag, context, ambient),
             },
             None => false,
         }
+    }
+
+    /// Apart, so that a flag that is the same for everybody costs no more than finding it.
+    #[inline(never)]
+    fn is_on_for(&self, flag: &FlagNode, context: &Context, ambient: &dyn Ambient) -> bool {
+        Walk::new(self, context, ambient).is_on(flag)
     }
 
     /// What `flag` comes to for `context`.

@@ -2,55 +2,46 @@
 
 use std::{fmt, sync::Arc};
 
-use xxhash_rust::xxh3::xxh3_64;
+use super::key::{Key, hash};
 
 /// Something that has a key.
 pub(crate) trait Keyed {
-    fn key(&self) -> &Arc<str>;
+    fn key(&self) -> &Key;
 }
 
 /// Things by key. Cloning and [changing](Table::with) share all shards that stay the same.
 pub(crate) struct Table<T> {
-    /// As many as a power of two, each with [`PER_GROUP`] shards.
-    groups: Box<[Group<T>]>,
+    /// As many as a power of two.
+    shards: Box<[Shard<T>]>,
     len: usize,
 }
-
-/// Shards next to each other: so that a change copies one group and one shard, each of a few dozen pointers.
-type Group<T> = Arc<[Shard<T>; PER_GROUP]>;
-
-const PER_GROUP: usize = 16;
 
 /// Open addressing with linear probing; as many slots as a power of two, at most half of them taken.
 type Shard<T> = Arc<[Slot<T>]>;
 
 struct Slot<T> {
     tag: u32,
-    /// The key stands beside the thing, so that comparing it and looking into the thing need not wait for each other.
-    item: Option<(Arc<str>, Arc<T>)>,
+    item: Option<Arc<T>>,
 }
 
-/// How many things a shard holds on average when it is built, at most.
-const PER_SHARD: usize = 16;
+/// How many things a shard holds on average when it is built, at most. A change copies one shard and the list of shards.
+const PER_SHARD: usize = 64;
 
 impl<T: Keyed> Table<T> {
     /// The things, of two with one key the last.
     pub(crate) fn build(items: impl IntoIterator<Item = Arc<T>>) -> Self {
         let items: Vec<_> = items.into_iter().map(|item| (hash(item.key()), item)).collect();
-        let count = items.len().div_ceil(PER_SHARD * PER_GROUP).next_power_of_two();
-        let mut sorted: Vec<Vec<(u64, Arc<T>)>> = Vec::with_capacity(count * PER_GROUP);
-        sorted.resize_with(count * PER_GROUP, Vec::new);
+        let count = items.len().div_ceil(PER_SHARD).next_power_of_two();
+        let mut sorted: Vec<Vec<(u64, Arc<T>)>> = Vec::with_capacity(count);
+        sorted.resize_with(count, || Vec::with_capacity(items.len() / count * 5 / 4));
         for (hash, item) in items {
-            if let Some(shard) = sorted.get_mut(group_of(hash, count) * PER_GROUP + shard_of(hash)) {
+            if let Some(shard) = sorted.get_mut(shard_of(hash, count)) {
                 shard.push((hash, item));
             }
         }
-        let mut shards = sorted.into_iter().map(shard);
-        let groups: Box<[Group<T>]> = (0..count)
-            .map(|_| Arc::new(std::array::from_fn(|_| shards.next().unwrap_or_else(|| shard(Vec::new())))))
-            .collect();
-        let len = groups.iter().flat_map(|group| group.iter()).map(|shard| items_of(shard).count()).sum();
-        Self { groups, len }
+        let shards: Box<[Shard<T>]> = sorted.into_iter().map(shard).collect();
+        let len = shards.iter().map(|shard| items_of(shard).count()).sum();
+        Self { shards, len }
     }
 
     /// The thing under `key`.
@@ -60,16 +51,17 @@ impl<T: Keyed> Table<T> {
     }
 
     /// The same, if the key's hash is known.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "the path that every evaluation takes")]
+    #[inline(always)]
     pub(crate) fn get_hashed(&self, hash: u64, key: &str) -> Option<&Arc<T>> {
-        let shard = self.groups.get(group_of(hash, self.groups.len()))?.get(shard_of(hash))?;
+        let shard = self.shards.get(shard_of(hash, self.shards.len()))?;
         let mask = shard.len().wrapping_sub(1);
         let tag = tag_of(hash);
         let mut at = start_of(hash) & mask;
         loop {
             let slot = shard.get(at)?;
-            let (have, item) = slot.item.as_ref()?;
-            if slot.tag == tag && **have == *key {
+            let item = slot.item.as_ref()?;
+            if slot.tag == tag && item.key().is(key) {
                 return Some(item);
             }
             at = (at + 1) & mask;
@@ -79,27 +71,25 @@ impl<T: Keyed> Table<T> {
     /// The same table with some things put (or replaced) and some removed. What stays is shared.
     pub(crate) fn with(&self, put: Vec<Arc<T>>, removed: &[&str]) -> Self {
         let grown = self.len + put.len();
-        if grown > self.groups.len() * PER_GROUP * PER_SHARD * 4 {
-            let gone = |item: &&Arc<T>| !removed.contains(&&**item.key());
+        if grown > self.shards.len() * PER_SHARD * 2 {
+            let gone = |item: &&Arc<T>| !removed.iter().any(|key| item.key().is(key));
             return Self::build(self.iter().filter(gone).cloned().chain(put));
         }
-        let mut groups = self.groups.clone();
+        let mut shards = self.shards.clone();
         let mut len = self.len;
-        let count = groups.len();
+        let count = shards.len();
         let keys = removed.iter().map(|key| (hash(key), None));
         let changes = keys.chain(put.into_iter().map(|item| (hash(item.key()), Some(item))));
         for (hash, change) in changes {
-            let Some(group) = groups.get_mut(group_of(hash, count)) else { continue };
-            let Some(place) = Arc::make_mut(group).get_mut(shard_of(hash)) else { continue };
-            let key_of_change = change.as_ref().map(|item| Arc::clone(item.key()));
+            let Some(place) = shards.get_mut(shard_of(hash, count)) else { continue };
             let mut items: Vec<(u64, Arc<T>)> = Vec::with_capacity(place.len());
             let mut found = false;
             for item in items_of(place) {
                 let other = self::hash(item.key());
                 let same = other == hash
-                    && match &key_of_change {
-                        Some(key) => item.key() == key,
-                        None => removed.contains(&&**item.key()),
+                    && match &change {
+                        Some(change) => item.key().is(change.key()),
+                        None => removed.iter().any(|key| item.key().is(key)),
                     };
                 if same {
                     found = true;
@@ -114,12 +104,12 @@ impl<T: Keyed> Table<T> {
             }
             *place = shard(items);
         }
-        Self { groups, len }
+        Self { shards, len }
     }
 
     /// All things, in no order that means anything.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.groups.iter().flat_map(|group| group.iter()).flat_map(|shard| items_of(shard))
+        self.shards.iter().flat_map(|shard| items_of(shard))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -127,20 +117,9 @@ impl<T: Keyed> Table<T> {
     }
 }
 
-/// A key's hash, for [`Table::get_hashed`].
 #[inline]
-pub(crate) fn hash(key: &str) -> u64 {
-    xxh3_64(key.as_bytes())
-}
-
-#[inline]
-fn group_of(hash: u64, count: usize) -> usize {
-    (hash >> 44) as usize & (count.wrapping_sub(1))
-}
-
-#[inline]
-fn shard_of(hash: u64) -> usize {
-    (hash >> 40) as usize & (PER_GROUP - 1)
+fn shard_of(hash: u64, count: usize) -> usize {
+    (hash >> 40) as usize & (count.wrapping_sub(1))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "bits of a hash")]
@@ -156,7 +135,7 @@ fn tag_of(hash: u64) -> u32 {
 }
 
 fn items_of<T>(shard: &[Slot<T>]) -> impl Iterator<Item = &Arc<T>> {
-    shard.iter().filter_map(|slot| slot.item.as_ref().map(|(_, item)| item))
+    shard.iter().filter_map(|slot| slot.item.as_ref())
 }
 
 /// The shard of these things, of two with one key the last.
@@ -169,13 +148,13 @@ fn shard<T: Keyed>(items: Vec<(u64, Arc<T>)>) -> Shard<T> {
         let tag = tag_of(hash);
         while let Some(slot) = slots.get_mut(at) {
             match &slot.item {
-                Some((have, _)) if slot.tag == tag && have == item.key() => break,
+                Some(have) if slot.tag == tag && have.key().is(item.key()) => break,
                 Some(_) => at = (at + 1) & (size - 1),
                 None => break,
             }
         }
         if let Some(slot) = slots.get_mut(at) {
-            *slot = Slot { tag, item: Some((Arc::clone(item.key()), item)) };
+            *slot = Slot { tag, item: Some(item) };
         }
     }
     slots.into()
@@ -183,7 +162,7 @@ fn shard<T: Keyed>(items: Vec<(u64, Arc<T>)>) -> Shard<T> {
 
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
-        Self { groups: self.groups.clone(), len: self.len }
+        Self { shards: self.shards.clone(), len: self.len }
     }
 }
 
@@ -203,17 +182,17 @@ impl<T: fmt::Debug> fmt::Debug for Table<T> {
 mod tests {
     use super::*;
 
-    #[derive(Debug, PartialEq)]
-    struct Item(Arc<str>, usize);
+    #[derive(Debug)]
+    struct Item(Key, usize);
 
     impl Keyed for Item {
-        fn key(&self) -> &Arc<str> {
+        fn key(&self) -> &Key {
             &self.0
         }
     }
 
     fn items(range: std::ops::Range<usize>, version: usize) -> Vec<Arc<Item>> {
-        range.map(|n| Arc::new(Item(format!("team-{}.flag-{n}", n % 7).into(), version))).collect()
+        range.map(|n| Arc::new(Item(Key::new(&format!("team-{}.flag-{n}", n % 7)), version))).collect()
     }
 
     #[test]
@@ -237,8 +216,8 @@ mod tests {
         assert_eq!(next.get("team-5.flag-5").unwrap().1, 2);
         assert_eq!(table.get("team-5.flag-5").unwrap().1, 1);
         assert!(next.get("team-6.flag-6").is_none());
-        let shared = table.groups.iter().zip(&next.groups).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
-        assert!(shared >= table.groups.len() - 2);
+        let shared = table.shards.iter().zip(&next.shards).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
+        assert!(shared >= table.shards.len() - 2);
     }
 
     #[test]
@@ -248,7 +227,7 @@ mod tests {
             table = table.with(vec![item], &[]);
         }
         assert_eq!((table.len(), table.iter().count()), (2_000, 2_000));
-        assert!(table.groups.len() >= 2);
+        assert!(table.shards.len() >= 16);
         assert!(items(0..2_000, 1).iter().all(|item| table.get(item.key()).is_some()));
     }
 

@@ -366,3 +366,71 @@ proptest! {
         prop_assert!(!at(0) && at(100));
     }
 }
+
+/// A flag that is on if the other flags are.
+fn asks(key: &str, others: &[String]) -> Flag {
+    let prerequisites = others
+        .iter()
+        .map(|other| Prerequisite { check: FlagCheck::on(other.as_str()), otherwise: None })
+        .collect();
+    Flag { prerequisites, ..on(key, [rule(Test::new(Subject::attribute("beta"), Operator::Present))]) }
+}
+
+#[test]
+fn a_graph_of_flags_costs_its_size_and_not_its_paths() {
+    const LAYERS: usize = 30;
+    let name = |layer: usize, n: usize| format!("{layer}-{n}");
+    // Each flag of a layer asks for all four of the one below: 4^30 paths.
+    let flags = (0..LAYERS).flat_map(|layer| {
+        (0..4).map(move |n| {
+            let below: Vec<_> = (0..4).filter(|_| layer > 0).map(|n| name(layer - 1, n)).collect();
+            asks(&name(layer, n), &below)
+        })
+    });
+    let set = ruleset(flags);
+    let fixed = Fixed::default();
+    for (context, expected) in
+        [(Context::anonymous().with("beta", true), true), (Context::anonymous(), false)]
+    {
+        assert_eq!(set.is_on("29-0", &context, &fixed), expected);
+        assert_eq!(set.evaluate("29-0", &context, &fixed).on, expected);
+        let (explained, trace) = set.explain("29-0", &context, &fixed);
+        assert_eq!(explained.on, expected);
+        assert!(trace.walk().count() < 4_000);
+    }
+}
+
+#[test]
+fn a_graph_of_circles_ends() {
+    // Everybody asks for everybody: each way through ends where it meets itself.
+    let names: Vec<String> = (0..12).map(|n| format!("f{n}")).collect();
+    let any = Condition::Any(
+        names
+            .iter()
+            .map(|name| {
+                Condition::Flag(Box::new(FlagCheck { cyclic: Truth::False, ..FlagCheck::on(name.as_str()) }))
+            })
+            .collect(),
+    );
+    let set = ruleset(names.iter().map(|name| on(name, [rule(any.clone())])));
+    assert!(!set.is_on("f0", &Context::anonymous(), &Fixed::default()));
+}
+
+#[test]
+fn a_graph_of_segments_costs_its_size_and_not_its_paths() {
+    let name = |layer: usize, n: usize| Name::new(format!("{layer}-{n}"));
+    let within = |layer, n| Condition::Segment { name: name(layer, n), negate: false, unknown: Truth::False };
+    let segments = (0..30)
+        .flat_map(|layer| (0..3).map(move |n| (layer, n)))
+        .map(|(layer, n)| Segment {
+            name: name(layer, n),
+            condition: match layer {
+                0 => Condition::ALWAYS,
+                _ => Condition::All((0..3).map(|n| within(layer - 1, n)).collect()),
+            },
+        })
+        .collect();
+    let flags = vec![on("flag", [rule(within(29, 0))])];
+    let set = Ruleset::compile(FlagSet { flags, segments, ..FlagSet::new("test") });
+    assert!(set.is_on("flag", &Context::anonymous(), &Fixed::default()));
+}

@@ -18,15 +18,25 @@ impl Packed {
         fits.then_some(Self(major << 42 | minor << 21 | patch))
     }
 
+    /// The version `text`, if it is that simple.
+    #[inline]
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        plain(text).and_then(Self::of)
+    }
+
+    fn numbers(self) -> [u64; 3] {
+        [42, 21, 0].map(|shift| (self.0 >> shift) & ((1 << 21) - 1))
+    }
+
     pub(crate) fn version(self) -> Version {
-        let part = |shift: u32| (self.0 >> shift) & ((1 << 21) - 1);
-        Version::new(part(42), part(21), part(0))
+        let [major, minor, patch] = self.numbers();
+        Version::new(major, minor, patch)
     }
 
     /// How the strict version `text` compares with this one; `None` if it is no version.
     #[inline]
     pub(crate) fn compared(self, text: &str) -> Option<Ordering> {
-        match plain(text).and_then(Self::of) {
+        match Self::parse(text) {
             Some(theirs) => Some(theirs.cmp(&self)),
             None => self.compared_slowly(text),
         }
@@ -59,6 +69,15 @@ impl Operand {
             return Some(theirs.cmp(&mine));
         }
         Some(parse(text, dialect)?.cmp_precedence(&self.version))
+    }
+
+    /// How a version of three small numbers compares with this one.
+    #[inline]
+    pub(crate) fn compared_packed(&self, theirs: Packed) -> Ordering {
+        match self.plain {
+            Some(mine) => theirs.numbers().cmp(&mine),
+            None => theirs.version().cmp_precedence(&self.version),
+        }
     }
 
     pub(crate) fn version(&self) -> &Version {

@@ -57,6 +57,7 @@ impl Feed for Fnv1aTwice {
 }
 
 /// The first 60 bits of SHA-1.
+#[derive(Default)]
 pub(crate) struct Sha1Bits(pub(crate) Sha1);
 
 impl Feed for Sha1Bits {
@@ -71,6 +72,7 @@ impl Feed for Sha1Bits {
 }
 
 /// The first 4 bytes of MD5, big-endian.
+#[derive(Default)]
 pub(crate) struct Md5Bits(pub(crate) Md5);
 
 impl Feed for Md5Bits {
