@@ -6,6 +6,8 @@
 //! [`Source`](source::Source) is where components' files come from. The crates underneath are [`core`], [`envs`], [`toggles`] and
 //! [`pipeline`].
 
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(all(feature = "config", feature = "process", feature = "router"))]
 pub mod delivery;
 #[cfg(all(feature = "config", feature = "process", feature = "router"))]

@@ -36,6 +36,7 @@ use flowline_envs::{
     address::{Address, Style},
     promotion::{GraphError, PromotionGraph},
 };
+use flowline_pipeline::steps::ApprovalGate;
 use flowline_toggles::format::flowline::{Definition, FlagKey};
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +117,9 @@ pub struct Persistent {
     /// Addresses of its own; a component that is not named here gets one by rule (see [`Topology::address_in`]).
     #[serde(default)]
     pub addresses: BTreeMap<ComponentName, Address>,
+    /// Who must approve a deployment's plan before users are led to it; absent: nobody. Going back to an earlier release needs nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalGate>,
 }
 
 /// How a pull request gets an environment of its own.

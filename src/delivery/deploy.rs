@@ -12,7 +12,7 @@ use flowline_core::{
     digest::Digest,
     event::Event,
     id::{ChangeId, Key, ResourceId, RunId},
-    name::{ComponentName, EnvironmentName},
+    name::{ComponentName, EnvironmentName, Person},
     notify::Urgency,
     store::{Batch, Revision, StoreExt},
 };
@@ -21,7 +21,12 @@ use flowline_envs::{
     provision::{ProcessSpec, Readiness, WorkloadKind},
 };
 use flowline_pipeline::{
-    Cancel, Draft, Pipeline, Plan, Runner, pipeline::Constant, plan::Planner, run::Ended, step::Registry,
+    Draft, Pipeline, Plan, Runner, Sealed,
+    pipeline::Constant,
+    plan::{Planner, StepId},
+    run::{Ended, EveryReporter, Reporter},
+    step::Registry,
+    steps::ApprovalGateStep,
 };
 use serde::{Deserialize, Serialize};
 
@@ -118,8 +123,32 @@ impl Delivery {
     ) -> Result<PlannedDeployment, DeliveryError> {
         let commit = self.source().resolve(revision).await?;
         let order = self.order(environment, &commit, None).await?;
-        let plan = self.planned(&order).await?;
+        let record = self.environment(environment).await?;
+        // What runs already needs no steps at all, not even those that look at it.
+        let settled = !order.changes() && record.is_some_and(|record| record.deployment().is_some());
+        let plan = if settled {
+            self.planned_as(&order, self.empty(&order)?, None).await?
+        } else {
+            self.planned(&order, None).await?
+        };
         Ok(PlannedDeployment { plan })
+    }
+
+    /// As [`deploy`](Self::deploy), with the commit of `sealed`, a plan for `environment` that somebody looked at; and only if that is still
+    /// exactly what would be done.
+    ///
+    /// # Errors
+    /// [`DeliveryError::OtherPlan`] if anything that it depends on moved since: what runs, or the grants. Nothing happened then.
+    pub async fn deploy_sealed(
+        &self,
+        environment: &EnvironmentName,
+        sealed: &Sealed<Plan>,
+    ) -> Result<Deployed, DeliveryError> {
+        self.known(environment)?;
+        let commit = sealed.plan().inputs().get("commit").and_then(|commit| commit.as_str());
+        let commit = self.source().resolve(commit.unwrap_or_default()).await?;
+        let order = self.order(environment, &commit, None).await?;
+        self.carry_out_as(order, Some(sealed)).await
     }
 
     /// Brings `revision` to `environment`: what nobody built before is built, the release is staged and verified beside the one that runs,
@@ -309,6 +338,14 @@ impl Delivery {
 
     /// Carries an order out, or goes on with it.
     pub(super) async fn carry_out(&self, order: Order) -> Result<Deployed, DeliveryError> {
+        self.carry_out_as(order, None).await
+    }
+
+    async fn carry_out_as(
+        &self,
+        order: Order,
+        seal: Option<&Sealed<Plan>>,
+    ) -> Result<Deployed, DeliveryError> {
         let environment = order.environment.clone();
         if !order.changes() {
             let record = self.environment(&environment).await?;
@@ -319,7 +356,7 @@ impl Delivery {
         let (_, _, before) = self.stopped_before(&order).await?;
         let run = order.run(before)?;
         let lease = self.alone(&environment, &run).await?;
-        let result = self.run(&run, &order).await;
+        let result = self.walk(&run, &order, seal).await;
         let tidied = match &result {
             Ok(_) => self.tidy(&environment, &lease).await,
             Err(_) => Ok(()),
@@ -377,30 +414,70 @@ impl Delivery {
     }
 
     /// The plan for an order, checked against the world and the grants.
-    async fn planned(&self, order: &Order) -> Result<Plan, DeliveryError> {
-        let draft = self.draft(order)?;
+    async fn planned(&self, order: &Order, author: Option<&Person>) -> Result<Plan, DeliveryError> {
+        let own = Person::new(self.actor()).ok();
+        let asked =
+            self.topology().environments.get(&order.environment).is_some_and(|own| own.approval.is_some());
+        // Whoever asks is part of the plan only where it matters, so that everybody makes the same plan elsewhere.
+        let author = author.or(own.as_ref()).filter(|_| asked);
+        self.planned_as(order, self.draft(order)?, author).await
+    }
+
+    async fn planned_as(
+        &self,
+        order: &Order,
+        draft: Draft,
+        author: Option<&Person>,
+    ) -> Result<Plan, DeliveryError> {
         let planner =
             Planner::new(Arc::new(self.registry()?), self.authority().clone(), Arc::clone(self.clock()));
+        let planner = match author {
+            Some(author) => planner.by(author.clone()),
+            None => planner,
+        };
         let planned = planner.plan(&draft).await;
         planned.map_err(|error| DeliveryError::part(format!("planning `{}`", order.environment), error))
     }
 
     /// Walks the order's plan, or goes on walking it.
-    async fn run(&self, run: &RunId, order: &Order) -> Result<Deployment, DeliveryError> {
+    async fn walk(
+        &self,
+        run: &RunId,
+        order: &Order,
+        seal: Option<&Sealed<Plan>>,
+    ) -> Result<Deployment, DeliveryError> {
         let doing = || format!("deploying to `{}`", order.environment);
-        let runner = self.runner()?;
+        let runner = self.runner(run)?;
+        let other = |found: Digest| match seal.map(Sealed::digest) {
+            Some(asked) if asked != found => {
+                Err(DeliveryError::OtherPlan { environment: order.environment.to_string(), asked, found })
+            }
+            _ => Ok(()),
+        };
         let known = runner.state(run).await.map_err(|error| DeliveryError::part(doing(), error))?;
-        let report = if known.plan().is_some() {
-            runner.resume(run, &Cancel::new()).await
+        let report = if let Some(running) = known.plan() {
+            other(running)?;
+            runner.resume(run, &self.cancel).await
         } else {
-            let sealed =
-                self.planned(order).await?.seal().map_err(|error| DeliveryError::part(doing(), error))?;
-            runner.run(run, &sealed, &Cancel::new()).await
+            let sealed = self
+                .planned(order, seal.and_then(|sealed| sealed.plan().author()))
+                .await?
+                .seal()
+                .map_err(|error| DeliveryError::part(doing(), error))?;
+            other(sealed.digest())?;
+            runner.run(run, &sealed, &self.cancel).await
         };
         let report = report.map_err(|error| DeliveryError::part(doing(), error))?;
         match &report.ended {
             Ended::Succeeded => {}
             Ended::Undone { cause, .. } => return Err(self.stopped(run, order, &cause.to_string()).await?),
+            Ended::Waiting { steps, .. } | Ended::NeedsPerson { steps } => {
+                return Err(DeliveryError::Waiting {
+                    environment: order.environment.to_string(),
+                    run: run.to_string(),
+                    reasons: waits(steps),
+                });
+            }
             // What is left is said by the journal; the same call goes on with it.
             other => {
                 return Err(DeliveryError::Unfinished {
@@ -580,7 +657,24 @@ impl Delivery {
         let switched = pipeline.feed("switch", switch, staged);
         if let Some(verified) = before {
             pipeline.after(&switched, &verified);
+            // People are asked about what was found well; going back needs nobody.
+            if let Some(gate) =
+                topology.environments.get(&order.environment).and_then(|own| own.approval.clone())
+            {
+                let approved = pipeline.step("approval", gate);
+                pipeline.after(&approved, &verified).after(&switched, &approved);
+            }
         }
+        pipeline.draft().map_err(|error| {
+            DeliveryError::part(format!("writing the plan for `{}`", order.environment), error)
+        })
+    }
+
+    /// The pipeline of an order that has nothing to do.
+    fn empty(&self, order: &Order) -> Result<Draft, DeliveryError> {
+        let mut pipeline =
+            Pipeline::new(format!("deploy {}", order.environment), self.topology().app.clone());
+        pipeline.input("commit", order.commit.as_str());
         pipeline.draft().map_err(|error| {
             DeliveryError::part(format!("writing the plan for `{}`", order.environment), error)
         })
@@ -595,13 +689,14 @@ impl Delivery {
             registry.add(Showing(acting()))?;
             registry.add(Verifying(acting()))?;
             registry.add(Switching(acting()))?;
+            registry.add(ApprovalGateStep)?;
             Ok(())
         };
         add().map_err(|error| DeliveryError::part("registering the steps", error))?;
         Ok(registry)
     }
 
-    fn runner(&self) -> Result<Runner, DeliveryError> {
+    fn runner(&self, run: &RunId) -> Result<Runner, DeliveryError> {
         let registry = Arc::new(self.registry()?);
         let runner = Runner::new(
             Arc::clone(self.store()),
@@ -612,10 +707,8 @@ impl Delivery {
         .actor(self.actor())
         // The lease on the environment keeps two processes from walking one run; a dead one's run is taken over at once.
         .holder("the holder of the environment");
-        Ok(match self.reporter() {
-            Some(reporter) => runner.reporter(reporter),
-            None => runner,
-        })
+        let keeper: Arc<dyn Reporter> = Arc::new(self.logs().keep(run, Arc::clone(self.clock())));
+        Ok(runner.reporter(Arc::new(EveryReporter::new([keeper].into_iter().chain(self.reporter())))))
     }
 
     /// What runs a component, with everything filled in that this host knows.
@@ -661,6 +754,12 @@ pub(super) fn workload_resource(
         ComponentKind::Process => "process",
     };
     Ok(ResourceId::of(kind, format_args!("{environment}/{name}"))?)
+}
+
+/// What a run waits for, for people.
+fn waits(steps: &BTreeMap<StepId, String>) -> String {
+    let reasons: Vec<_> = steps.iter().map(|(step, reason)| format!("`{step}` {reason}")).collect();
+    reasons.join("; ")
 }
 
 fn not_ready(change: &Change, environment: &EnvironmentName, reasons: &str, waiting: bool) -> DeliveryError {

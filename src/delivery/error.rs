@@ -89,6 +89,33 @@ pub enum DeliveryError {
         /// How its walk ended.
         ended: &'static str,
     },
+    /// A deployment waits for something from outside, such as an approval; no process need live meanwhile. The same call goes on with it.
+    #[error(
+        "the deployment to `{environment}` waits: {reasons}; let run `{run}` go on with `approve`, then call again"
+    )]
+    Waiting {
+        /// The environment.
+        environment: String,
+        /// The run.
+        run: String,
+        /// What each step waits for, for people.
+        reasons: String,
+    },
+    /// What would be done is no longer what was looked at.
+    #[error(
+        "the plan for `{environment}` is {found} now, not {asked}: something that it depends on moved; look at the new plan"
+    )]
+    OtherPlan {
+        /// The environment.
+        environment: String,
+        /// The seal of the plan that was asked for.
+        asked: flowline_core::digest::Digest,
+        /// The seal that it would have now.
+        found: flowline_core::digest::Digest,
+    },
+    /// A run can't be shown.
+    #[error(transparent)]
+    Run(#[from] flowline_pipeline::report::ReadError),
     /// Another process deploys to the environment.
     #[error("{holder} is deploying to `{environment}`; wait for it, at most until {until}")]
     DeployedElsewhere {
@@ -178,13 +205,15 @@ impl Kinded for DeliveryError {
             Self::Source(source) => source.kind(),
             Self::Unknown { .. } | Self::NothingToRollBack { .. } => ErrorKind::NotFound,
             Self::NotReady { waiting: true, .. }
+            | Self::Waiting { .. }
             | Self::ServedElsewhere { .. }
             | Self::DeployedElsewhere { .. } => ErrorKind::Busy,
+            Self::Run(source) => source.kind(),
             Self::NotReady { .. }
             | Self::NotVerified { .. }
             | Self::Stopped { .. }
             | Self::Unfinished { .. } => ErrorKind::Failed,
-            Self::Unroutable { .. } => ErrorKind::Conflict,
+            Self::Unroutable { .. } | Self::OtherPlan { .. } => ErrorKind::Conflict,
             Self::Listen { .. } | Self::StateDirectory { .. } => ErrorKind::Unavailable,
             Self::Part { kind, .. } => *kind,
         }
@@ -195,6 +224,7 @@ impl Kinded for DeliveryError {
             Self::Store { source, .. } => source.retry(),
             Self::Part { retry, .. } => *retry,
             Self::NotReady { waiting: true, .. }
+            | Self::Waiting { .. }
             | Self::ServedElsewhere { .. }
             | Self::DeployedElsewhere { .. } => Retry::Later,
             _ => Retry::Never,

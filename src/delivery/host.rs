@@ -331,7 +331,7 @@ impl Delivery {
     }
 
     pub(super) fn reporter(&self) -> Option<Arc<dyn Reporter>> {
-        self.inner.reporter.clone()
+        self.reporter.clone()
     }
 }
 

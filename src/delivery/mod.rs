@@ -12,6 +12,7 @@
 //! | [`release`](Delivery::release) | turns a feature on for a share of the people |
 //! | [`rollback`](Delivery::rollback) | brings back the release before, from any host, without CI |
 //! | [`close`](Delivery::close) | removes a preview |
+//! | [`runs`](Delivery::runs), [`run`](Delivery::run), [`approve`](Delivery::approve) | shows runs with plan, journal and logs; lets one go on |
 //! | [`why`](Delivery::why), [`timeline`](Delivery::timeline) | says what happened, and how far a change has got |
 //!
 //! Each verb decides by pure functions, seals a plan, and runs it durably: a process that is killed anywhere is started again with the
@@ -25,6 +26,7 @@ mod preview;
 mod process;
 mod record;
 mod routes;
+mod runs;
 mod serve;
 mod setup;
 mod steps;
@@ -53,12 +55,14 @@ use flowline_envs::{
     router::HttpRouter,
     webhook::{Told, github},
 };
-use flowline_pipeline::run::Reporter;
+use flowline_pipeline::run::{Cancel, Reporter};
 
 pub use flowline_envs::environment::{
     Deployment, EnvironmentRecord, Instance, InstanceTarget, Provenance, provenance,
 };
 
+#[cfg(feature = "cli")]
+pub(crate) use self::setup::SOMEBODY;
 pub use self::{
     deploy::{Deployed, PlannedDeployment},
     error::DeliveryError,
@@ -81,6 +85,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Delivery {
     inner: Arc<Inner>,
+    reporter: Option<Arc<dyn Reporter>>,
+    cancel: Cancel,
 }
 
 #[derive(Debug)]
@@ -94,7 +100,6 @@ struct Inner {
     provisioner: Arc<LocalProvisioner>,
     clock: Arc<dyn Clock>,
     notifier: Arc<dyn Notifier>,
-    reporter: Option<Arc<dyn Reporter>>,
     deployer: PathBuf,
     actor: String,
     /// The router, while this process serves.
@@ -156,13 +161,26 @@ impl Delivery {
             store,
             clock: setup.clock,
             notifier: setup.notifier,
-            reporter: setup.reporter,
             deployer,
             actor: setup.actor,
             router: RwLock::new(None),
             routing: tokio::sync::Mutex::new(()),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), reporter: setup.reporter, cancel: Cancel::new() })
+    }
+
+    /// The same delivery, whose runs are shown through `reporter` from now on; other clones keep theirs.
+    #[must_use]
+    pub fn with_reporter(mut self, reporter: Arc<dyn Reporter>) -> Self {
+        self.reporter = Some(reporter);
+        self
+    }
+
+    /// The same delivery, whose runs end orderly once `cancel` is cancelled: what they did is undone. Other clones keep theirs.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
     }
 
     /// Holds the router at `127.0.0.1:port` (0: any free port) and keeps alive what should run, until the answer is stopped or dropped.

@@ -11,6 +11,9 @@ use flowline_pipeline::run::Reporter;
 
 use crate::source::Source;
 
+/// Who is at work, if nobody said.
+pub(crate) const SOMEBODY: &str = "flowline";
+
 /// What a delivery is made of. Everything has a default but the files, the state directory and the source.
 ///
 /// ```no_run
@@ -20,16 +23,16 @@ use crate::source::Source;
 #[derive(Debug, Clone)]
 #[must_use = "a setup does nothing until `Delivery::open` takes it"]
 pub struct Setup {
-    pub(super) topology: PathBuf,
-    pub(super) grants: PathBuf,
-    pub(super) state: PathBuf,
+    pub(crate) topology: PathBuf,
+    pub(crate) grants: PathBuf,
+    pub(crate) state: PathBuf,
     pub(super) source: Option<Arc<dyn Source>>,
     pub(super) store: Option<Arc<dyn Store>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) notifier: Arc<dyn Notifier>,
     pub(super) reporter: Option<Arc<dyn Reporter>>,
     pub(super) deployer: Option<PathBuf>,
-    pub(super) actor: String,
+    pub(crate) actor: String,
 }
 
 impl Setup {
@@ -46,7 +49,7 @@ impl Setup {
             notifier: Arc::new(WriterNotifier::new(std::io::stderr())),
             reporter: None,
             deployer: None,
-            actor: "flowline".to_owned(),
+            actor: SOMEBODY.to_owned(),
         }
     }
 

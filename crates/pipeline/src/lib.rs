@@ -11,6 +11,7 @@
 //! | [`step`] | what a step promises: its effect, preview, run, probe, undo; which kinds there are |
 //! | [`pipeline`] | how a plan is written in Rust, with typed outputs |
 //! | [`run`] | how a sealed plan is walked, journalled, resumed and undone |
+//! | [`report`] | what can be read of a run afterwards: logs, and a page that shows it |
 //! | [`exec`] | how a command runs: hermetic, masked, line by line, killed as a whole |
 //! | [`steps`] | the steps that ship |
 //! | [`ci`] | what a CI file says, which holds no logic, and how a run is shown in each CI system |
@@ -21,6 +22,7 @@ pub mod ci;
 pub mod exec;
 pub mod pipeline;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod step;
 pub mod steps;

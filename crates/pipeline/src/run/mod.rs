@@ -26,7 +26,7 @@ mod front;
 mod locks;
 mod outcome;
 pub mod record;
-mod reporter;
+pub(crate) mod reporter;
 mod runner;
 mod state;
 mod table;
@@ -39,7 +39,7 @@ pub use self::{
     error::{Moved, RunError},
     outcome::{Ended, OnFailure, Report, Resolution},
     record::{Cause, End, How},
-    reporter::{CollectingReporter, PlainReporter, Progress, Reporter, SilentReporter},
+    reporter::{CollectingReporter, EveryReporter, PlainReporter, Progress, Reporter, SilentReporter},
     runner::Runner,
     state::{Phase, RunState, StepState},
     why::Why,

@@ -175,12 +175,31 @@ fn write_plain(writer: &mut impl Write, progress: &Progress<'_>) -> std::io::Res
 }
 
 /// A duration for people: `850 ms`, `12.3 s`, `4 min 5 s`.
-fn short(duration: SignedDuration) -> String {
+pub(crate) fn short(duration: SignedDuration) -> String {
     let ms = duration.as_millis();
     match ms {
         ..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
         _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
+    }
+}
+
+/// Tells several reporters, one after the other.
+#[derive(Debug, Clone, Default)]
+pub struct EveryReporter(Vec<Arc<dyn Reporter>>);
+
+impl EveryReporter {
+    /// Tells each of `reporters`, in this order.
+    pub fn new(reporters: impl IntoIterator<Item = Arc<dyn Reporter>>) -> Self {
+        Self(reporters.into_iter().collect())
+    }
+}
+
+impl Reporter for EveryReporter {
+    fn report(&self, progress: &Progress<'_>) {
+        for reporter in &self.0 {
+            reporter.report(progress);
+        }
     }
 }
 
