@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    model::{Fault, Reason, Truth},
+    model::{Condition, Fault, Outcome, Reason, Truth},
     value::{Name, Value},
 };
 
@@ -37,6 +37,11 @@ pub trait Predicate: Debug + Send + Sync {
 
     /// What it asks for, for explanations.
     fn describe(&self) -> String;
+
+    /// The same in the model's own words, for translations to other formats; `None`: there are no words for it. What differs is told.
+    fn plain(&self, _differs: &mut Vec<String>) -> Option<Condition> {
+        None
+    }
 }
 
 /// What a format's own outcome comes to.
@@ -46,6 +51,12 @@ pub trait Decide: Debug + Send + Sync {
 
     /// What it does, for explanations.
     fn describe(&self) -> String;
+
+    /// The same for a flag of this key in the model's own words, for translations to other formats; `None`: there are no words for it. What
+    /// differs is told.
+    fn plain(&self, _flag: &str, _differs: &mut Vec<String>) -> Option<Outcome> {
+        None
+    }
 }
 
 /// What a [`Decide`] came to.

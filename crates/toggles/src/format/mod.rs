@@ -9,6 +9,9 @@ pub mod flowline;
 pub mod growthbook;
 #[cfg(test)]
 mod hostile;
+mod import;
+#[cfg(test)]
+mod import_tests;
 pub mod launchdarkly;
 mod loss;
 mod reading;
@@ -17,8 +20,10 @@ pub mod unleash;
 
 use flowline_core::error::{BoxError, ErrorKind, Kinded};
 
+pub use import::{Import, import};
 pub use loss::{Loss, LossKind};
 
+pub(crate) use self::flowline::moment;
 use crate::model::FlagSet;
 
 /// Turns documents into the model.

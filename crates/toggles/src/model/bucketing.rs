@@ -1,9 +1,12 @@
 //! How a context becomes a point, and what lies there: hashes, projections and ranges.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::Subject;
 
 /// How a context becomes a point on a line: the input of a hash, the hash, and what is made of its number.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Bucketing {
     /// The hash's input: the parts, one after the other.
     pub input: Vec<Input>,
@@ -16,7 +19,8 @@ pub struct Bucketing {
 }
 
 /// A part of a hash's input.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Input {
     /// This text.
     Literal(Box<str>),
@@ -28,8 +32,10 @@ pub enum Input {
         /// Where to look, in this order.
         first_of: Vec<Subject>,
         /// Whether booleans and fractions have a text too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         scalars: bool,
         /// Whether an empty text counts as missing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         skip_empty: bool,
     },
 }
@@ -42,7 +48,8 @@ impl Input {
 }
 
 /// The hashes in use, over the UTF-8 bytes of the input unless said otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Hash {
     /// Murmur3 x86 32-bit, read as unsigned (Unleash, flagd).
@@ -66,7 +73,8 @@ pub enum Hash {
 }
 
 /// What is made of a hash's number.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Scale {
     /// The remainder by `of`, plus `plus`. A modulus of 0 gives no point.
@@ -91,7 +99,8 @@ pub enum Scale {
 }
 
 /// What happens if the input of a hash is missing.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MissingInput {
     /// There is no point: a share is false, a split goes on to the next rule.
@@ -139,8 +148,36 @@ impl Range {
     }
 }
 
+/// How a range is written: what is open is left out.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<f64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    with_end: bool,
+}
+
+impl Serialize for Range {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bound = |end: f64| end.is_finite().then_some(end);
+        let Self { from, until, with_end } = *self;
+        Written { from: bound(from), until: bound(until), with_end }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Range {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Written { from, until, with_end } = Written::deserialize(deserializer)?;
+        Ok(Self { from: from.unwrap_or(f64::NEG_INFINITY), until: until.unwrap_or(f64::INFINITY), with_end })
+    }
+}
+
 /// A share of all contexts: those whose point is in one of the ranges. As a condition it is true for them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Share {
     /// How a context becomes a point.
     pub bucketing: Bucketing,

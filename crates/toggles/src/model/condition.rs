@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flowline_core::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Lists, Operator, Share};
 use crate::{
@@ -97,18 +98,23 @@ impl From<Test> for Condition {
 }
 
 /// A time span; open where a side is absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Period {
     /// From here on, this moment included.
+    #[serde(with = "crate::format::moment", skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
     /// Up to here.
+    #[serde(with = "crate::format::moment", skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// Whether `until` itself belongs to it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub with_end: bool,
 }
 
 /// Where in a context to look.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Subject {
     /// The targeting key of the first part.
@@ -118,6 +124,7 @@ pub enum Subject {
         /// Its name.
         name: Name,
         /// The keys below it, outermost first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         path: Vec<Box<str>>,
     },
     /// The key of the part of a kind.
@@ -132,6 +139,7 @@ pub enum Subject {
         /// Its name.
         name: Name,
         /// The keys below it, outermost first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         path: Vec<Box<str>>,
     },
     /// The list of the kinds that the context has, as texts.

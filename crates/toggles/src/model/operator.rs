@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flowline_core::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::ValueTest,
@@ -149,7 +150,8 @@ impl Comparison {
 }
 
 /// What counts as a version. All follow the order of Semantic Versioning 2.0.0 and leave build metadata out of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum VersionDialect {
     /// `x.y.z` with optional pre-release and build (Unleash, UFC, flowline's own).

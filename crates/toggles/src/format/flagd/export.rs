@@ -154,7 +154,7 @@ impl<'s> Exporter<'s> {
     }
 
     /// The name of the variant that a flag comes to, as an expression; null: the caller's default.
-    fn decide(&mut self, flag: &'s Flag, names: &[String], at: &str) -> Result<Json, Unsaid> {
+    fn decide(&mut self, flag: &Flag, names: &[String], at: &str) -> Result<Json, Unsaid> {
         let off = self.outcome(&flag.off, names, Json::Null, &format!("{at}off"))?;
         if flag.switch != Switch::On {
             return Ok(off);
@@ -175,7 +175,7 @@ impl<'s> Exporter<'s> {
         Ok(body)
     }
 
-    fn rule(&mut self, rule: &'s Rule, names: &[String], next: Json, at: &str) -> Result<Json, Unsaid> {
+    fn rule(&mut self, rule: &Rule, names: &[String], next: Json, at: &str) -> Result<Json, Unsaid> {
         let when = match self.condition(&rule.when, at) {
             Ok(when) => when,
             Err(unsaid) => {
@@ -194,13 +194,7 @@ impl<'s> Exporter<'s> {
         Ok(choose(when, then, next))
     }
 
-    fn outcome(
-        &mut self,
-        outcome: &'s Outcome,
-        names: &[String],
-        next: Json,
-        at: &str,
-    ) -> Result<Json, Unsaid> {
+    fn outcome(&mut self, outcome: &Outcome, names: &[String], next: Json, at: &str) -> Result<Json, Unsaid> {
         self.grow(1)?;
         match outcome {
             Outcome::Variant(index) => {
@@ -219,7 +213,14 @@ impl<'s> Exporter<'s> {
             }
             Outcome::Fault(fault) => Err(format!("{at} is an error: {}", fault.message)),
             Outcome::Custom(own) => {
-                Err(format!("{at} is decided by the format's own code: {}", own.describe()))
+                let mut differs = Vec::new();
+                let Some(plain) = own.plain(self.flag, &mut differs) else {
+                    return Err(format!("{at} is decided by the format's own code: {}", own.describe()));
+                };
+                for message in differs {
+                    self.lose(at, LossKind::Changed, message);
+                }
+                self.outcome(&plain, names, next, at)
             }
         }
     }
@@ -233,7 +234,7 @@ impl<'s> Exporter<'s> {
         Ok(())
     }
 
-    fn condition(&mut self, condition: &'s Condition, at: &str) -> Result<Json, Unsaid> {
+    fn condition(&mut self, condition: &Condition, at: &str) -> Result<Json, Unsaid> {
         self.grow(1)?;
         match condition {
             Condition::Constant(Truth::Broken) => Err("its definition makes no sense".to_owned()),
@@ -262,7 +263,19 @@ impl<'s> Exporter<'s> {
             }
             Condition::Flag(check) => self.check(check, at),
             Condition::During(period) => Ok(self.during(*period, at)),
-            Condition::Custom(own) => Err(format!("flagd can't ask: {}", own.describe())),
+            Condition::Custom(own) => {
+                let mut differs = Vec::new();
+                match own.plain(&mut differs) {
+                    Some(plain) => {
+                        let written = self.condition(&plain, at);
+                        for message in differs {
+                            self.lose(at, LossKind::Changed, message);
+                        }
+                        written
+                    }
+                    None => Err(format!("flagd can't ask: {}", own.describe())),
+                }
+            }
         }
     }
 
@@ -295,7 +308,7 @@ impl<'s> Exporter<'s> {
     }
 
     /// What another flag comes to, written out.
-    fn check(&mut self, check: &'s FlagCheck, at: &str) -> Result<Json, Unsaid> {
+    fn check(&mut self, check: &FlagCheck, at: &str) -> Result<Json, Unsaid> {
         let key = &*check.flag;
         let Some(flag) = self.flags.get(key).copied() else {
             return truth(check.unknown, &format!("there is no flag `{key}`"));
@@ -354,7 +367,7 @@ impl<'s> Exporter<'s> {
         all(from.into_iter().chain(until).collect())
     }
 
-    fn test(&mut self, test: &'s Test, at: &str) -> Result<Json, Unsaid> {
+    fn test(&mut self, test: &Test, at: &str) -> Result<Json, Unsaid> {
         let value = variable(&test.subject)?;
         let Fit { holds, fits } = self.operator(&test.operator, &value, at)?;
         let of_elements = match (test.lists, &test.operator) {
@@ -393,7 +406,7 @@ impl<'s> Exporter<'s> {
     }
 
     /// When `value` satisfies an operator (false for what it can't take), and when it is of a type that the operator can take.
-    fn operator(&mut self, operator: &'s Operator, value: &Json, at: &str) -> Result<Fit, Unsaid> {
+    fn operator(&mut self, operator: &Operator, value: &Json, at: &str) -> Result<Fit, Unsaid> {
         let is_text = || json!({"in": ["", value]});
         match operator {
             Operator::Present => Ok(Fit { holds: Json::Bool(true), fits: Json::Bool(true) }),
@@ -484,7 +497,7 @@ impl<'s> Exporter<'s> {
         })
     }
 
-    fn split(&mut self, split: &'s Split, names: &[String], next: &Json, at: &str) -> Result<Json, Unsaid> {
+    fn split(&mut self, split: &Split, names: &[String], next: &Json, at: &str) -> Result<Json, Unsaid> {
         // What lies beyond all slices goes on to what follows.
         let beyond = names.len();
         let past_end = match split.past_end {

@@ -3,7 +3,10 @@
 use flowline_core::Timestamp;
 
 use crate::{
-    model::{Comparison, Condition, FlagCheck, Lists, Operator, Subject, Test, Texts, Truth, VersionDialect},
+    model::{
+        Comparison, Condition, FlagCheck, Lists, Operator, Period, Share, Subject, Test, Texts, Truth,
+        VersionDialect,
+    },
     value::{Name, Value},
 };
 
@@ -22,8 +25,20 @@ use crate::{
 /// { any = [{ segment = "beta" }, { attribute = "staff", in = true }] }
 /// ```
 ///
-/// An attribute is called by its name; `targetingKey` is the targeting key, and a dotted name enters objects. An attribute that is
-/// missing, or that the comparison can't take, makes the clause false, negated or not. Of a list, any element may satisfy the comparison.
+/// An attribute is called by its name; `targetingKey` is the targeting key, and a dotted name enters objects (`/a.b/c` for names with dots in
+/// them, with `~1` for `/` and `~0` for `~`). An attribute that is missing, or that the comparison can't take, makes the clause false,
+/// negated or not. Of a list, any element may satisfy the comparison.
+///
+/// What flags from elsewhere need to keep their meaning, and others may use as well:
+///
+/// ```toml
+/// { attribute = "plan", in = ["gold"], kind = "company" }          # of the context's part of this kind
+/// { attribute = "age", at_least = 18, coerce = true }              # "18" counts as 18; numbers count as texts; milliseconds as moments
+/// { attribute = "app", version = "< 2.0.0", versions = "partial" } # 1.9 is a version; with "prefixed", v1.9 too
+/// { during = { from = "2026-11-25T08:00:00Z", until = "2026-12-01" } }
+/// { flag = "search", variant = ["fast"], enabled = true }          # and `search` is switched on
+/// { share = { bucketing = { hash = "md5", … }, ranges = [{ until = 2500 }] } }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clause {
     /// What it asks.
@@ -50,7 +65,13 @@ pub enum Asks {
         flag: Box<str>,
         /// The variants; none: it must be on.
         variants: Vec<Box<str>>,
+        /// Whether it must be switched on, too.
+        enabled: bool,
     },
+    /// The context's point is in a share that is given outright: hash, scale and ranges.
+    Share(Box<Share>),
+    /// The time is within a period.
+    During(Period),
     /// All of these hold.
     All(Vec<Clause>),
     /// Any of these holds.
@@ -60,6 +81,7 @@ pub enum Asks {
 /// An attribute as clauses call it: a name, and the keys of objects below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
+    pub(super) kind: Option<Name>,
     pub(super) name: Name,
     pub(super) path: Vec<Box<str>>,
 }
@@ -83,8 +105,8 @@ pub enum Compare {
     },
     /// It is a number that compares so.
     Number(Comparison, f64),
-    /// It is a semantic version that compares so.
-    Version(Comparison, semver::Version),
+    /// It is a semantic version that compares so, in a dialect.
+    Version(Comparison, semver::Version, VersionDialect),
     /// It is a moment that compares so.
     Time(Comparison, Timestamp),
     /// It matches this pattern, anywhere in it.
@@ -100,12 +122,19 @@ pub enum Compare {
     Present(bool),
     /// It compares in all of these ways.
     All(Vec<Compare>),
+    /// The same where numbers and booleans are compared as texts with texts, texts as numbers with numbers, and milliseconds with moments.
+    Coerced(Box<Compare>),
 }
 
 impl Clause {
     /// An attribute compares so.
     pub fn on(attribute: impl AsRef<str>, is: Compare) -> Self {
         Asks::Attribute { attribute: Attribute::new(attribute.as_ref()), is }.into()
+    }
+
+    /// The same for an attribute that is not called by a text.
+    pub fn on_attribute(attribute: Attribute, is: Compare) -> Self {
+        Asks::Attribute { attribute, is }.into()
     }
 
     /// An attribute is one of these texts.
@@ -120,7 +149,7 @@ impl Clause {
 
     /// A flag is on for the context.
     pub fn flag(flag: impl Into<Box<str>>) -> Self {
-        Asks::Flag { flag: flag.into(), variants: Vec::new() }.into()
+        Asks::Flag { flag: flag.into(), variants: Vec::new(), enabled: false }.into()
     }
 
     /// The opposite.
@@ -135,26 +164,29 @@ impl Clause {
         match &self.asks {
             Asks::Flag { flag, .. } => asked.push(flag),
             Asks::All(parts) | Asks::Any(parts) => parts.iter().for_each(|part| part.flags(asked)),
-            Asks::Attribute { .. } | Asks::Segment(_) => {}
+            Asks::Attribute { .. } | Asks::Segment(_) | Asks::Share(_) | Asks::During(_) => {}
         }
     }
 
     /// The condition that it stands for.
     pub fn condition(&self) -> Condition {
         let condition = match &self.asks {
-            Asks::Attribute { attribute, is } => return is.condition(attribute, self.not),
+            Asks::Attribute { attribute, is } => return is.condition(attribute, self.not, false),
             Asks::Segment(name) => {
                 return Condition::Segment { name: name.clone(), negate: self.not, unknown: Truth::Broken };
             }
-            Asks::Flag { flag, variants } => {
+            Asks::Flag { flag, variants, enabled } => {
                 let mut check = FlagCheck::on(flag.clone());
                 check.unknown = Truth::Broken;
+                check.enabled = *enabled;
                 if !variants.is_empty() {
                     check.variants = Some(variants.clone());
                     check.on = None;
                 }
                 Condition::Flag(Box::new(check))
             }
+            Asks::Share(share) => Condition::Share(Share::clone(share)),
+            Asks::During(period) => Condition::During(*period),
             Asks::All(parts) => Condition::All(parts.iter().map(Self::condition).collect()),
             Asks::Any(parts) => Condition::Any(parts.iter().map(Self::condition).collect()),
         };
@@ -171,49 +203,81 @@ impl From<Asks> for Clause {
 impl Attribute {
     /// The attribute that clauses call `text`.
     pub fn new(text: &str) -> Self {
-        match text.split_once('.') {
-            None => Self { name: Name::new(text), path: Vec::new() },
-            Some((name, path)) => {
-                Self { name: Name::new(name), path: path.split('.').map(Into::into).collect() }
-            }
-        }
+        let unescaped = |part: &str| part.replace("~1", "/").replace("~0", "~");
+        let parts: Vec<String> = match text.strip_prefix('/') {
+            Some(pointer) => pointer.split('/').map(unescaped).collect(),
+            None => text.split('.').map(str::to_owned).collect(),
+        };
+        let mut parts = parts.into_iter();
+        let name = parts.next().unwrap_or_default();
+        Self { kind: None, name: Name::new(name), path: parts.map(Into::into).collect() }
+    }
+
+    /// The attribute of this name, and what lies in it under a path of keys.
+    pub fn at(name: impl Into<Name>, path: impl IntoIterator<Item = Box<str>>) -> Self {
+        Self { kind: None, name: name.into(), path: path.into_iter().collect() }
+    }
+
+    /// The same in the context's part of a kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: impl Into<Name>) -> Self {
+        self.kind = Some(kind.into());
+        self
     }
 
     pub(super) fn text(&self) -> String {
-        let path = self.path.iter().map(|key| format!(".{key}"));
-        self.name.text() + &path.collect::<String>()
+        let name = self.name.text();
+        let parts: Vec<&str> =
+            std::iter::once(name.as_str()).chain(self.path.iter().map(|key| &**key)).collect();
+        if parts.iter().all(|part| !part.contains('.')) && !name.starts_with('/') {
+            return parts.join(".");
+        }
+        let escaped = parts.iter().map(|part| part.replace('~', "~0").replace('/', "~1"));
+        escaped.fold(String::new(), |pointer, part| pointer + "/" + &part)
     }
 
     fn subject(&self) -> Subject {
-        if self.path.is_empty() && self.name == Name::new("targetingKey") {
-            return Subject::Key;
+        let is_key = self.path.is_empty() && self.name == Name::new("targetingKey");
+        let (name, path) = (self.name.clone(), self.path.clone());
+        match (&self.kind, is_key) {
+            (None, true) => Subject::Key,
+            (None, false) => Subject::Attribute { name, path },
+            (Some(kind), true) => Subject::KeyOf { kind: kind.clone() },
+            (Some(kind), false) => Subject::AttributeOf { kind: kind.clone(), name, path },
         }
-        Subject::Attribute { name: self.name.clone(), path: self.path.clone() }
     }
 }
 
 impl Compare {
-    fn condition(&self, attribute: &Attribute, not: bool) -> Condition {
+    fn condition(&self, attribute: &Attribute, not: bool, coerce: bool) -> Condition {
         let operator = match self {
+            Self::In(names) if coerce => Operator::Text {
+                any_of: names.iter().map(|name| name.text().into()).collect(),
+                how: Texts::Is,
+                ignore_case: false,
+                scalars: true,
+            },
             Self::In(names) => Operator::OneOf(names.clone()),
             Self::Equals(values) => Operator::Equals { any_of: values.clone() },
             Self::Text { how, any_of, ignore_case } => Operator::Text {
                 any_of: any_of.clone(),
                 how: *how,
                 ignore_case: *ignore_case,
-                scalars: false,
+                scalars: coerce,
             },
-            Self::Number(comparison, with) => Operator::number(*comparison, *with),
-            Self::Version(comparison, with) => Operator::Version {
+            Self::Number(comparison, with) => {
+                Operator::Number { comparison: *comparison, with: *with, parse: coerce }
+            }
+            Self::Version(comparison, with, dialect) => Operator::Version {
                 comparison: *comparison,
                 with: with.to_string().into(),
-                dialect: VersionDialect::Strict,
+                dialect: *dialect,
             },
             Self::Time(comparison, with) => {
-                Operator::Time { comparison: *comparison, with: *with, milliseconds: false }
+                Operator::Time { comparison: *comparison, with: *with, milliseconds: coerce }
             }
             Self::Pattern { pattern, ignore_case } => {
-                Operator::Pattern { pattern: pattern.clone(), ignore_case: *ignore_case, scalars: false }
+                Operator::Pattern { pattern: pattern.clone(), ignore_case: *ignore_case, scalars: coerce }
             }
             Self::Network(blocks) => Operator::Network { any_of: blocks.clone() },
             Self::Present(present) => {
@@ -222,9 +286,11 @@ impl Compare {
                 return Test { negate: absent, missing: absent.into(), ..test }.into();
             }
             Self::All(all) => {
-                let parts = Condition::All(all.iter().map(|one| one.condition(attribute, false)).collect());
+                let parts = all.iter().map(|one| one.condition(attribute, false, coerce)).collect();
+                let parts = Condition::All(parts);
                 return if not { Condition::Not(Box::new(parts)) } else { parts };
             }
+            Self::Coerced(compare) => return compare.condition(attribute, not, true),
         };
         let test = Test::new(attribute.subject(), operator);
         Test { negate: not, lists: Lists::AnyElement, invalid: Truth::Broken, ..test }.into()
@@ -237,7 +303,7 @@ pub(super) fn version(text: &str) -> Result<Compare, String> {
     let found = SIGNS.iter().find_map(|(sign, comparison)| Some((*comparison, text.strip_prefix(sign)?)));
     let (comparison, version) = found.unwrap_or((Comparison::Equal, text));
     match version.trim().parse() {
-        Ok(version) => Ok(Compare::Version(comparison, version)),
+        Ok(version) => Ok(Compare::Version(comparison, version, VersionDialect::Strict)),
         Err(_) => {
             Err(format!("`{}` is not a version comparison; write it as `>= 2.1.0`", text.escape_debug()))
         }

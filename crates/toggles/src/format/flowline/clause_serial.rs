@@ -13,7 +13,7 @@ use super::{
     named::{OneOrMany, moment},
 };
 use crate::{
-    model::{Comparison, Texts},
+    model::{Comparison, Texts, VersionDialect},
     value::{Name, Value},
 };
 
@@ -42,6 +42,12 @@ enum Field {
     All,
     Any,
     Not,
+    Kind,
+    Coerce,
+    Versions,
+    Enabled,
+    During,
+    Share,
 }
 
 impl<'de> Deserialize<'de> for Clause {
@@ -62,8 +68,18 @@ struct Parts {
     /// Whether more than one thing is asked about.
     ambiguous: bool,
     variants: Vec<Box<str>>,
-    ignore_case: bool,
+    enabled: bool,
+    kind: Option<Name>,
+    marks: Marks,
     not: bool,
+}
+
+/// What goes for all comparisons of a clause.
+#[derive(Debug, Default, Clone, Copy)]
+struct Marks {
+    ignore_case: bool,
+    coerce: bool,
+    versions: Option<VersionDialect>,
 }
 
 impl Parts {
@@ -95,7 +111,7 @@ impl<'de> Visitor<'de> for ClauseVisitor {
                 Field::StartsWith => parts.compare(texts(Texts::StartsWith, map.next_value()?)),
                 Field::EndsWith => parts.compare(texts(Texts::EndsWith, map.next_value()?)),
                 Field::Contains => parts.compare(texts(Texts::Contains, map.next_value()?)),
-                Field::IgnoreCase => parts.ignore_case = map.next_value()?,
+                Field::IgnoreCase => parts.marks.ignore_case = map.next_value()?,
                 Field::Above => parts.compare(Compare::Number(Comparison::Greater, map.next_value()?)),
                 Field::AtLeast => {
                     parts.compare(Compare::Number(Comparison::GreaterOrEqual, map.next_value()?));
@@ -115,11 +131,19 @@ impl<'de> Visitor<'de> for ClauseVisitor {
                 Field::Network => parts.compare(Compare::Network(map.next_value::<OneOrMany<Box<str>>>()?.0)),
                 Field::Present => parts.compare(Compare::Present(map.next_value()?)),
                 Field::Segment => parts.ask(Asks::Segment(map.next_value()?)),
-                Field::Flag => parts.ask(Asks::Flag { flag: map.next_value()?, variants: Vec::new() }),
+                Field::Flag => {
+                    parts.ask(Asks::Flag { flag: map.next_value()?, variants: Vec::new(), enabled: false });
+                }
                 Field::Variant => parts.variants = map.next_value::<OneOrMany<Box<str>>>()?.0,
                 Field::All => parts.ask(Asks::All(map.next_value()?)),
                 Field::Any => parts.ask(Asks::Any(map.next_value()?)),
                 Field::Not => parts.not = map.next_value()?,
+                Field::Kind => parts.kind = Some(map.next_value()?),
+                Field::Coerce => parts.marks.coerce = map.next_value()?,
+                Field::Versions => parts.marks.versions = Some(map.next_value()?),
+                Field::Enabled => parts.enabled = map.next_value()?,
+                Field::During => parts.ask(Asks::During(map.next_value()?)),
+                Field::Share => parts.ask(Asks::Share(map.next_value()?)),
             }
         }
         finished(parts).map_err(Error::custom)
@@ -128,7 +152,12 @@ impl<'de> Visitor<'de> for ClauseVisitor {
 
 fn finished(mut parts: Parts) -> Result<Clause, String> {
     const SUBJECTS: &str = "`attribute`, `segment`, `flag`, `all` and `any`";
-    if let Some(attribute) = parts.attribute.take() {
+    let kind = parts.kind.take();
+    if kind.is_some() && parts.attribute.is_none() {
+        return Err("`kind` goes with `attribute`".to_owned());
+    }
+    if let Some(mut attribute) = parts.attribute.take() {
+        attribute.kind = kind;
         let Some(first) = parts.first.take() else {
             return Err(format!("the clause on `{}` compares it with nothing", attribute.text()));
         };
@@ -136,9 +165,7 @@ fn finished(mut parts: Parts) -> Result<Clause, String> {
         if !parts.more.is_empty() {
             is = Compare::All(std::iter::once(is).chain(std::mem::take(&mut parts.more)).collect());
         }
-        if parts.ignore_case {
-            is = without_case(is);
-        }
+        is = parts.marks.applied(is);
         parts.ask(Asks::Attribute { attribute, is });
     }
     if parts.first.is_some() {
@@ -151,8 +178,9 @@ fn finished(mut parts: Parts) -> Result<Clause, String> {
         return Err(format!("the clause needs one of {SUBJECTS}"));
     };
     match &mut asks {
-        Asks::Flag { variants, .. } => *variants = parts.variants,
+        Asks::Flag { variants, enabled, .. } => (*variants, *enabled) = (parts.variants, parts.enabled),
         _ if !parts.variants.is_empty() => return Err("`variant` goes with `flag`".to_owned()),
+        _ if parts.enabled => return Err("`enabled` goes with `flag`".to_owned()),
         _ => {}
     }
     Ok(Clause { asks, not: parts.not })
@@ -160,6 +188,34 @@ fn finished(mut parts: Parts) -> Result<Clause, String> {
 
 fn texts(how: Texts, OneOrMany(any_of): OneOrMany<Box<str>>) -> Compare {
     Compare::Text { how, any_of, ignore_case: false }
+}
+
+impl Marks {
+    fn applied(self, mut compare: Compare) -> Compare {
+        if self.ignore_case {
+            compare = without_case(compare);
+        }
+        if let Some(dialect) = self.versions {
+            compare = with_dialect(compare, dialect);
+        }
+        if self.coerce { Compare::Coerced(Box::new(compare)) } else { compare }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            ignore_case: self.ignore_case || other.ignore_case,
+            coerce: self.coerce || other.coerce,
+            versions: self.versions.or(other.versions),
+        }
+    }
+}
+
+fn with_dialect(compare: Compare, dialect: VersionDialect) -> Compare {
+    match compare {
+        Compare::Version(comparison, with, _) => Compare::Version(comparison, with, dialect),
+        Compare::All(all) => Compare::All(all.into_iter().map(|one| with_dialect(one, dialect)).collect()),
+        other => other,
+    }
 }
 
 fn without_case(compare: Compare) -> Compare {
@@ -322,17 +378,32 @@ impl Serialize for Clause {
         match &self.asks {
             Asks::Attribute { attribute, is } => {
                 map.serialize_entry("attribute", &attribute.text())?;
-                if compare(&mut map, is)? {
+                let marks = compare(&mut map, is)?;
+                if marks.ignore_case {
                     map.serialize_entry("ignore_case", &true)?;
+                }
+                if marks.coerce {
+                    map.serialize_entry("coerce", &true)?;
+                }
+                if let Some(versions) = marks.versions {
+                    map.serialize_entry("versions", &versions)?;
+                }
+                if let Some(kind) = &attribute.kind {
+                    map.serialize_entry("kind", kind)?;
                 }
             }
             Asks::Segment(name) => map.serialize_entry("segment", name)?,
-            Asks::Flag { flag, variants } => {
+            Asks::Flag { flag, variants, enabled } => {
                 map.serialize_entry("flag", flag)?;
                 if !variants.is_empty() {
                     map.serialize_entry("variant", variants)?;
                 }
+                if *enabled {
+                    map.serialize_entry("enabled", enabled)?;
+                }
             }
+            Asks::Share(share) => map.serialize_entry("share", share)?,
+            Asks::During(period) => map.serialize_entry("during", period)?,
             Asks::All(parts) => map.serialize_entry("all", parts)?,
             Asks::Any(parts) => map.serialize_entry("any", parts)?,
         }
@@ -343,8 +414,9 @@ impl Serialize for Clause {
     }
 }
 
-/// Writes a comparison; whether it ignores the case of letters.
-fn compare<M: SerializeMap>(map: &mut M, is: &Compare) -> Result<bool, M::Error> {
+/// Writes a comparison, and gives what has to stand beside it.
+fn compare<M: SerializeMap>(map: &mut M, is: &Compare) -> Result<Marks, M::Error> {
+    let case = |ignore_case| Marks { ignore_case, ..Marks::default() };
     match is {
         Compare::In(names) => map.serialize_entry("in", names)?,
         Compare::Equals(values) => map.serialize_entry("in", values)?,
@@ -356,7 +428,7 @@ fn compare<M: SerializeMap>(map: &mut M, is: &Compare) -> Result<bool, M::Error>
                 Texts::Contains => "contains",
             };
             map.serialize_entry(name, any_of)?;
-            return Ok(*ignore_case);
+            return Ok(case(*ignore_case));
         }
         Compare::Number(comparison, with) => {
             let name = match comparison {
@@ -371,8 +443,10 @@ fn compare<M: SerializeMap>(map: &mut M, is: &Compare) -> Result<bool, M::Error>
             };
             map.serialize_entry(name, with)?;
         }
-        Compare::Version(comparison, with) => {
+        Compare::Version(comparison, with, dialect) => {
             map.serialize_entry("version", &format!("{} {with}", comparison.sign()))?;
+            let versions = (*dialect != VersionDialect::Strict).then_some(*dialect);
+            return Ok(Marks { versions, ..Marks::default() });
         }
         Compare::Time(comparison, with) => {
             let after = matches!(comparison, Comparison::Greater | Comparison::GreaterOrEqual);
@@ -380,17 +454,18 @@ fn compare<M: SerializeMap>(map: &mut M, is: &Compare) -> Result<bool, M::Error>
         }
         Compare::Pattern { pattern, ignore_case } => {
             map.serialize_entry("matches", pattern)?;
-            return Ok(*ignore_case);
+            return Ok(case(*ignore_case));
         }
         Compare::Network(blocks) => map.serialize_entry("network", blocks)?,
         Compare::Present(present) => map.serialize_entry("present", present)?,
         Compare::All(all) => {
-            let mut ignore_case = false;
+            let mut marks = Marks::default();
             for one in all {
-                ignore_case |= compare(map, one)?;
+                marks = marks.and(compare(map, one)?);
             }
-            return Ok(ignore_case);
+            return Ok(marks);
         }
+        Compare::Coerced(inner) => return Ok(Marks { coerce: true, ..compare(map, inner)? }),
     }
-    Ok(false)
+    Ok(Marks::default())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{Clause, Definition, Effective, Percent, Rule, Serve};
+use super::{Beyond, Clause, Definition, Effective, Percent, Rule, Serve, Slices};
 use crate::{
     model::{
         Bucketing, Condition, Facts, Fault, FaultCode, Flag, FlagCheck, Hash, Input, MissingInput, OnBroken,
@@ -63,10 +63,12 @@ impl<'d> Compiler<'d> {
                 return Err((format!("variants/{name}"), format!("variant `{name}` is null")));
             };
             match value_type.replace(own) {
-                Some(before) if before != own => {
+                Some(before) if before != own && definition.mixed => value_type = Some(ValueType::Any),
+                Some(before) if before != own && before != ValueType::Any => {
                     let problem = format!("variant `{name}` is a {} among others", value.kind());
                     return Err((format!("variants/{name}"), problem));
                 }
+                Some(ValueType::Any) => value_type = Some(ValueType::Any),
                 _ => {}
             }
         }
@@ -100,8 +102,10 @@ impl<'d> Compiler<'d> {
         for (index, rule) in definition.rules.iter().enumerate() {
             flag.rules.push(self.rule(index, rule)?);
         }
-        let everybody = definition.audience.is_empty() && state.rollout == Percent::ALL;
         let serve = self.serve("serve", state.serve.as_ref().or(definition.serve.as_ref()))?;
+        // A split that may go on is a rule, so that `off` comes behind it.
+        let goes_on = matches!(&serve, Outcome::Split(split) if split.past_end == PastEnd::GoOn);
+        let everybody = definition.audience.is_empty() && state.rollout == Percent::ALL && !goes_on;
         if everybody {
             flag.fallback_reason =
                 (flag.rules.is_empty() && flag.prerequisites.is_empty()).then_some(Reason::Static);
@@ -138,7 +142,13 @@ impl<'d> Compiler<'d> {
         Ok(crate::model::Rule {
             id: rule.id.as_deref().map(Into::into),
             when: Condition::All(when),
-            then: self.serve(&at, rule.serve.as_ref().or(self.definition.serve.as_ref()))?,
+            then: match (rule.off, &rule.serve) {
+                (true, None) => self.off()?,
+                (true, Some(_)) => {
+                    return Err((at, "a rule that gives `off` does not `serve` anything else".to_owned()));
+                }
+                (false, serve) => self.serve(&at, serve.as_ref().or(self.definition.serve.as_ref()))?,
+            },
             reason: None,
             on_broken: OnBroken::Fault(FaultCode::ParseError),
         })
@@ -161,6 +171,7 @@ impl<'d> Compiler<'d> {
                 Err((at.to_owned(), "the flag has variants but does not say which to `serve`".to_owned()))
             }
             Some(Serve::Variant(name)) => self.variant(at, name).map(Outcome::Variant),
+            Some(Serve::Slices(slices)) => self.slices(at, slices),
             Some(Serve::Split(weights)) => {
                 let total: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
                 if total == 0 {
@@ -189,6 +200,30 @@ impl<'d> Compiler<'d> {
                 })))
             }
         }
+    }
+
+    /// A split that is given outright.
+    fn slices(&self, at: &str, given: &Slices) -> Result<Outcome, Problem> {
+        let mut slices = Vec::with_capacity(given.slices.len());
+        for (index, slice) in given.slices.iter().enumerate() {
+            let variant = self.variant(&format!("{at}/slices/{index}/variant"), &slice.variant)?;
+            let range = Range {
+                from: slice.from.unwrap_or(f64::NEG_INFINITY),
+                until: slice.until.unwrap_or(f64::INFINITY),
+                with_end: slice.with_end,
+            };
+            slices.push(Slice { range, variant, experiment: slice.experiment });
+        }
+        if slices.is_empty() {
+            return Err((format!("{at}/slices"), "there are no slices".to_owned()));
+        }
+        let past_end = match &given.past_end {
+            Beyond::Last => PastEnd::Last,
+            Beyond::GoOn => PastEnd::GoOn,
+            Beyond::Variant(name) => PastEnd::Variant(self.variant(&format!("{at}/past_end"), name)?),
+        };
+        let bucketing = given.bucketing.clone();
+        Ok(Outcome::Split(Box::new(Split { bucketing, slices, past_end, on: None })))
     }
 
     fn variant(&self, at: &str, name: &str) -> Result<usize, Problem> {

@@ -9,11 +9,11 @@ use flowline_core::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{
-    Clause, Named,
-    named::{moment, named},
+use super::{Clause, Named, named::moment};
+use crate::{
+    model::{Bucketing, FlagKind},
+    value::Value,
 };
-use crate::{model::FlagKind, value::Value};
 
 /// A flag's key: 1 to 100 characters of `a`–`z`, `A`–`Z`, `0`–`9`, `.`, `_` and `-`, the first a letter or a digit.
 ///
@@ -199,9 +199,12 @@ pub struct Definition {
     /// When it should be gone.
     #[serde(with = "moment", skip_serializing_if = "Option::is_none")]
     pub expected_end: Option<Timestamp>,
-    /// Its values by name, all of one type. None: a boolean flag with `on` and `off`.
+    /// Its values by name, all of one type unless it is `mixed`. None: a boolean flag with `on` and `off`.
     #[serde(skip_serializing_if = "Named::is_empty")]
     pub variants: Named<Value>,
+    /// Whether its values may be of several types, as those of a flag that comes from elsewhere may be.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mixed: bool,
     /// What those get who get it; of a boolean flag by default `on`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serve: Option<Serve>,
@@ -262,6 +265,9 @@ pub struct Rule {
     /// To how many percent of them; the others are looked at further.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Percent>,
+    /// They get what those get who don't get it: the flag's `off`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub off: bool,
 }
 
 /// A variant, or several with weights.
@@ -271,6 +277,54 @@ pub enum Serve {
     Variant(String),
     /// These variants, each by its weight among all.
     Split(Named<u32>),
+    /// These variants, each where it lies on a line that is given outright: hash, scale and ranges.
+    Slices(Box<Slices>),
+}
+
+/// A split that is given outright. In a document: `{ bucketing = { … }, slices = [{ variant = "a", until = 50 }, { variant = "b" }] }`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slices {
+    /// How a context becomes a point.
+    pub bucketing: Bucketing,
+    /// Looked at in order; the first that contains the point decides.
+    pub slices: Vec<Slice>,
+    /// What happens to a point that none contains.
+    #[serde(default)]
+    pub past_end: Beyond,
+}
+
+/// A slice of a line, and who is served there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slice {
+    /// The variant.
+    pub variant: String,
+    /// The first point; by default the line's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<f64>,
+    /// The end; by default the line's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<f64>,
+    /// Whether the end belongs to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub with_end: bool,
+    /// Whether being served here counts as taking part in an experiment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub experiment: bool,
+}
+
+/// What happens to a point beyond all slices.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Beyond {
+    /// The last slice takes it.
+    #[default]
+    Last,
+    /// It is looked at further, as if the rule did not apply; where nothing follows, it gets `off`.
+    GoOn,
+    /// This variant.
+    Variant(String),
 }
 
 impl From<&str> for Serve {
@@ -284,6 +338,7 @@ impl Serialize for Serve {
         match self {
             Self::Variant(name) => serializer.serialize_str(name),
             Self::Split(weights) => weights.serialize(serializer),
+            Self::Slices(slices) => slices.serialize(serializer),
         }
     }
 }
@@ -302,12 +357,55 @@ impl<'de> Deserialize<'de> for Serve {
                 Ok(Serve::Variant(name.to_owned()))
             }
 
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Serve, A::Error> {
-                named(map).map(Serve::Split)
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Serve, A::Error> {
+                // A variant may be called like a part of a split that is given outright; its weight is a number.
+                let (mut weights, mut bucketing, mut slices, mut past_end) =
+                    (Named::default(), None, None, None);
+                while let Some(name) = map.next_key::<Box<str>>()? {
+                    let twice = weights.get(&name).is_some();
+                    match (&*name, map.next_value::<Part>()?) {
+                        _ if twice => {
+                            return Err(serde::de::Error::custom(format!(
+                                "duplicate entry `{}`",
+                                name.escape_debug()
+                            )));
+                        }
+                        (_, Part::Weight(weight)) => weights.set(name, weight),
+                        ("bucketing", Part::Bucketing(part)) if bucketing.is_none() => bucketing = Some(part),
+                        ("slices", Part::Slices(part)) if slices.is_none() => slices = Some(part),
+                        ("past_end", Part::Beyond(part)) if past_end.is_none() => past_end = Some(part),
+                        _ => {
+                            let name = name.escape_debug();
+                            return Err(serde::de::Error::custom(format!(
+                                "`{name}` cannot be this; a weight is a whole number"
+                            )));
+                        }
+                    }
+                }
+                match (bucketing, slices, weights.is_empty()) {
+                    (None, None, _) if past_end.is_none() => Ok(Serve::Split(weights)),
+                    (Some(bucketing), Some(slices), true) => {
+                        let past_end = past_end.unwrap_or_default();
+                        Ok(Serve::Slices(Box::new(Slices { bucketing: *bucketing, slices, past_end })))
+                    }
+                    _ => Err(serde::de::Error::custom(
+                        "a split that is given outright has `bucketing` and `slices`, and no weights",
+                    )),
+                }
             }
         }
         deserializer.deserialize_any(Either)
     }
+}
+
+/// What stands behind a name in `serve`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a weight (a whole number), or a part of a split that is given outright")]
+enum Part {
+    Weight(u32),
+    Slices(Vec<Slice>),
+    Bucketing(Box<Bucketing>),
+    Beyond(Beyond),
 }
 
 /// How far a flag is released in one place. What is absent is inherited from the place below it.

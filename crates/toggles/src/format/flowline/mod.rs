@@ -25,7 +25,9 @@ mod tests;
 pub use clause::{Asks, Attribute, Clause, Compare};
 pub use compile::{compile, rollout_point};
 pub use definition::{
-    Definition, Effective, FlagKey, FlagKeyError, Percent, PercentError, Rule, Serve, State,
+    Beyond, Definition, Effective, FlagKey, FlagKeyError, Percent, PercentError, Rule, Serve, Slice, Slices,
+    State,
 };
 pub use document::{Document, Flowline, Segment};
 pub use named::Named;
+pub(crate) use named::moment;

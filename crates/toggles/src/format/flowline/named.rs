@@ -138,7 +138,7 @@ impl<'de, T: for<'a> From<&'a str> + Deserialize<'de>> Deserialize<'de> for OneO
 }
 
 /// Moments written as `2026-11-25` (midnight, UTC) or `2026-11-25T08:00:00Z`.
-pub(super) mod moment {
+pub(crate) mod moment {
     use std::fmt;
 
     use flowline_core::Timestamp;
@@ -160,14 +160,14 @@ pub(super) mod moment {
         }
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Timestamp>, D::Error> {
         deserializer.deserialize_str(Moment).map(Some)
     }
 
     #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         moment: &Option<Timestamp>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -175,7 +175,7 @@ pub(super) mod moment {
     }
 
     /// The same for a moment that must be there.
-    pub(in super::super) struct Needed(pub(in super::super) Timestamp);
+    pub(crate) struct Needed(pub(crate) Timestamp);
 
     impl<'de> serde::Deserialize<'de> for Needed {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     context::Context,
     engine::{Fixed, Ruleset},
-    model::{Comparison, Texts},
+    model::{Comparison, Texts, VersionDialect},
     value::{Name, Value},
 };
 
@@ -93,7 +93,7 @@ flags:
         ]
         .join("\n"),
         @r"
-    flags.yaml:4:25: unknown field `inn`, expected one of `attribute`, `in`, `starts_with`, `ends_with`, `contains`, `ignore_case`, `above`, `at_least`, `below`, `at_most`, `version`, `after`, `before`, `matches`, `network`, `present`, `segment`, `flag`, `variant`, `all`, `any`, `not` [config.unknown-key]
+    flags.yaml:4:25: unknown field `inn`, expected one of `attribute`, `in`, `starts_with`, `ends_with`, `contains`, `ignore_case`, `above`, `at_least`, `below`, `at_most`, `version`, `after`, `before`, `matches`, `network`, `present`, `segment`, `flag`, `variant`, `all`, `any`, `not`, `kind`, `coerce`, `versions`, `enabled`, `during`, `share` [config.unknown-key]
       4 |       - { attribute: x, inn: 1 }
         |                         ^
       help: did you mean `in`?
@@ -160,39 +160,39 @@ fn mistakes_are_told_with_their_place() {
         ]
         .join("\n"),
         @r#"
-        flags.toml:2:1: unknown field `ower`, expected one of `description`, `owner`, `kind`, `created`, `expected_end`, `variants`, `serve`, `off`, `requires`, `audience`, `rules`, `salt`, `metadata`, `state`, `scopes` [config.unknown-key]
-          2 | ower = "ada"
-            | ^
-          help: did you mean `owner`?
-        flags.toml:2:13: the clause on `x` compares it with nothing [config.syntax]
-          2 | audience = [{ attribute = "x" }]
-            |             ^
-        flags.toml:2:42: `> two` is not a version comparison; write it as `>= 2.1.0` [config.value]
-          2 | audience = [{ attribute = "x", version = "> two" }]
-            |                                          ^
-        flags.toml:2:32: unknown field `inn`, expected one of `attribute`, `in`, `starts_with`, `ends_with`, `contains`, `ignore_case`, `above`, `at_least`, `below`, `at_most`, `version`, `after`, `before`, `matches`, `network`, `present`, `segment`, `flag`, `variant`, `all`, `any`, `not` [config.unknown-key]
-          2 | audience = [{ attribute = "x", inn = 1 }]
-            |                                ^
-          help: did you mean `in`?
-        flags.toml:2:13: the clause compares without an `attribute` [config.syntax]
-          2 | audience = [{ above = 1 }]
-            |             ^
-        flags.toml:2:13: the clause has more than one of `attribute`, `segment`, `flag`, `all` and `any`; use two clauses [config.syntax]
-          2 | audience = [{ segment = "a", flag = "b" }]
-            |             ^
-        flags.toml:2:21: 101 is not a percentage; use a number from 0 to 100 [config.value]
-          2 | state = { rollout = 101 }
-            |                     ^
-        flags.toml:2:11: invalid value: string "yesterday", expected a text such as "2026-11-25" or "2026-11-25T08:00:00Z" [config.value]
-          2 | created = "yesterday"
-            |           ^
-        flags.toml:2:8: unknown variant `eternal`, expected one of `release`, `experiment`, `ops`, `permission` [config.unknown-value]
-          2 | kind = "eternal"
-            |        ^
-        flags.toml:1:8: `a b` is not a flag's key; use 1 to 100 letters a-z, digits, `.`, `_` and `-`, the first a letter or digit [config.value]
-          1 | [flags."a b"]
-            |        ^
-        "#
+    flags.toml:2:1: unknown field `ower`, expected one of `description`, `owner`, `kind`, `created`, `expected_end`, `variants`, `mixed`, `serve`, `off`, `requires`, `audience`, `rules`, `salt`, `metadata`, `state`, `scopes` [config.unknown-key]
+      2 | ower = "ada"
+        | ^
+      help: did you mean `owner`?
+    flags.toml:2:13: the clause on `x` compares it with nothing [config.syntax]
+      2 | audience = [{ attribute = "x" }]
+        |             ^
+    flags.toml:2:42: `> two` is not a version comparison; write it as `>= 2.1.0` [config.value]
+      2 | audience = [{ attribute = "x", version = "> two" }]
+        |                                          ^
+    flags.toml:2:32: unknown field `inn`, expected one of `attribute`, `in`, `starts_with`, `ends_with`, `contains`, `ignore_case`, `above`, `at_least`, `below`, `at_most`, `version`, `after`, `before`, `matches`, `network`, `present`, `segment`, `flag`, `variant`, `all`, `any`, `not`, `kind`, `coerce`, `versions`, `enabled`, `during`, `share` [config.unknown-key]
+      2 | audience = [{ attribute = "x", inn = 1 }]
+        |                                ^
+      help: did you mean `in`?
+    flags.toml:2:13: the clause compares without an `attribute` [config.syntax]
+      2 | audience = [{ above = 1 }]
+        |             ^
+    flags.toml:2:13: the clause has more than one of `attribute`, `segment`, `flag`, `all` and `any`; use two clauses [config.syntax]
+      2 | audience = [{ segment = "a", flag = "b" }]
+        |             ^
+    flags.toml:2:21: 101 is not a percentage; use a number from 0 to 100 [config.value]
+      2 | state = { rollout = 101 }
+        |                     ^
+    flags.toml:2:11: invalid value: string "yesterday", expected a text such as "2026-11-25" or "2026-11-25T08:00:00Z" [config.value]
+      2 | created = "yesterday"
+        |           ^
+    flags.toml:2:8: unknown variant `eternal`, expected one of `release`, `experiment`, `ops`, `permission` [config.unknown-value]
+      2 | kind = "eternal"
+        |        ^
+    flags.toml:1:8: `a b` is not a flag's key; use 1 to 100 letters a-z, digits, `.`, `_` and `-`, the first a letter or digit [config.value]
+      1 | [flags."a b"]
+        |        ^
+    "#
     );
 }
 
@@ -249,8 +249,11 @@ fn any_clause() -> impl Strategy<Value = Clause> {
             ignore_case
         }),
         (-9..9_i32).prop_map(|it| Compare::Number(Comparison::GreaterOrEqual, f64::from(it))),
-        (0..9_u64, 0..9_u64)
-            .prop_map(|(a, b)| Compare::Version(Comparison::Less, semver::Version::new(a, b, 0))),
+        (0..9_u64, 0..9_u64).prop_map(|(a, b)| Compare::Version(
+            Comparison::Less,
+            semver::Version::new(a, b, 0),
+            VersionDialect::Partial
+        )),
         any::<bool>().prop_map(Compare::Present),
     ];
     let leaf = prop_oneof![

@@ -50,6 +50,10 @@ pub(super) fn compile(clause: document::Clause<'_>, warn: &mut dyn FnMut(String)
         reference.subject(&kind(context_kind.as_ref().map(Text::as_str)))
     };
     let Some(subject) = subject else { return Condition::NEVER };
+    // Of what is missing, a pattern or version that makes no sense does not hold, negated or not.
+    let may_be_invalid = op.as_str() == "matches" || op.as_str().starts_with("semVer");
+    let there =
+        (negate && may_be_invalid).then(|| Condition::from(Test::new(subject.clone(), Operator::Present)));
     let operators = operators(op.as_str(), raw, warn);
     let mut tests = operators.into_iter().map(|operator| {
         Condition::from(Test {
@@ -63,6 +67,7 @@ pub(super) fn compile(clause: document::Clause<'_>, warn: &mut dyn FnMut(String)
         })
     });
     match (tests.len(), negate) {
+        _ if there.is_some() => Condition::All(there.into_iter().chain(tests).collect()),
         (1, _) => tests.next().unwrap_or(Condition::NEVER),
         (_, false) => Condition::Any(tests.collect()),
         (_, true) => Condition::All(tests.collect()),

@@ -183,3 +183,16 @@ fn mutated_documents_and_contexts_are_no_panic() {
     }
     assert!(read > 500, "{read}");
 }
+
+#[test]
+fn a_negated_pattern_that_makes_no_sense_is_false_of_what_is_missing() {
+    let set = LaunchDarkly::new()
+        .read(
+            r#"{"flags": {"f": {"on": true, "variations": [false, true], "fallthrough": {"variation": 0}, "rules": [
+                {"variation": 1, "clauses": [{"attribute": "x", "op": "matches", "values": ["("], "negate": true}]}]}}}"#,
+        )
+        .unwrap();
+    let (ruleset, fixed) = (Ruleset::compile(set), Fixed::default());
+    assert!(!ruleset.is_on("f", &Context::new("u"), &fixed));
+    assert!(ruleset.is_on("f", &Context::new("u").with("x", "a"), &fixed));
+}

@@ -129,4 +129,8 @@ impl Predicate for Window {
         let until = self.0.until.map(|until| format!(" until {until}"));
         format!("the time is{}{}", from.unwrap_or_default(), until.unwrap_or_default())
     }
+
+    fn plain(&self, _differs: &mut Vec<String>) -> Option<Condition> {
+        Some(Condition::During(self.0))
+    }
 }
