@@ -180,8 +180,13 @@ impl Toggles {
 
     /// Changes some flags, at one instant for everybody. Compiles these and nothing else.
     pub fn update(&self, changes: Changes) {
+        self.edit(|current| current.with(changes));
+    }
+
+    /// Makes what `edit` makes of the current ruleset the current one.
+    pub(crate) fn edit(&self, edit: impl FnOnce(&Ruleset) -> Ruleset) {
         let _writing = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = self.shared.current.load().with(changes);
+        let next = edit(&self.shared.current.load());
         self.shared.put(next);
     }
 }

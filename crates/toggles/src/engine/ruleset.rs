@@ -158,6 +158,19 @@ impl Ruleset {
         next
     }
 
+    /// The same with the flags `keys` as `other` has them (not there: removed). They are shared, not compiled again.
+    pub(crate) fn sharing(&self, other: &Self, keys: &[&str]) -> Self {
+        let put: Vec<_> = keys.iter().filter_map(|key| other.flags.get(key)).map(Arc::clone).collect();
+        let removed: Vec<&str> = keys.iter().filter(|key| other.flags.get(key).is_none()).copied().collect();
+        let concerns = |warning: &&Warning| warning.flag.as_deref().is_some_and(|flag| keys.contains(&flag));
+        let mut next = Self { flags: self.flags.with(put, &removed), ..self.clone() };
+        if !self.warnings.is_empty() || !other.warnings.is_empty() {
+            let stay = self.warnings.iter().filter(|warning| !concerns(warning));
+            next.warnings = stay.chain(other.warnings.iter().filter(concerns)).cloned().collect();
+        }
+        next
+    }
+
     /// Whether `flag` is on for `context`. Off if there is no such flag, or it can't be evaluated.
     #[inline]
     pub fn is_on(&self, flag: &str, context: &Context, ambient: &dyn Ambient) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::Arc,
 };
 
@@ -14,8 +15,9 @@ use serde::Serialize;
 use super::record::{Held, Place, ScopeRecord};
 use crate::{
     engine::{Ambient, Changes, Ruleset, cycles},
-    format::flowline::{Definition, Effective, FlagKey, State, compile},
+    format::flowline::{self, Definition, Effective, FlagKey, State, compile},
     model::{FlagSet, Warning},
+    provider::TogglesProvider,
     toggles::Toggles,
 };
 
@@ -36,6 +38,8 @@ pub(super) struct Board {
     everywhere: BTreeMap<FlagKey, State>,
     scopes: BTreeMap<ScopeId, Scope>,
     position: Position,
+    /// Which flags changed where since somebody was told.
+    untold: BTreeMap<ScopeId, BTreeSet<FlagKey>>,
 }
 
 #[derive(Default)]
@@ -44,9 +48,12 @@ struct Scope {
     known: bool,
     base: Option<ScopeId>,
     states: BTreeMap<FlagKey, State>,
-    /// Made when somebody asks for it first.
-    toggles: Option<Toggles>,
+    /// Shows its flags. Made when somebody asks for it first.
+    shown: Option<Arc<TogglesProvider>>,
 }
+
+/// How a flag is in each scope that is shown; `None`: there is no such flag.
+type Standing = BTreeMap<ScopeId, Option<Effective>>;
 
 impl Board {
     pub(super) fn new(ambient: Arc<dyn Ambient>) -> Self {
@@ -56,6 +63,7 @@ impl Board {
             everywhere: BTreeMap::new(),
             scopes: BTreeMap::new(),
             position: Position::START,
+            untold: BTreeMap::new(),
         }
     }
 
@@ -80,17 +88,26 @@ impl Board {
 
     /// Takes over a document as it is now (`None`: it is gone), and shows it to whoever holds a handle.
     pub(super) fn take(&mut self, key: &Key, document: Option<&Document>) -> Result<(), StoreError> {
-        self.keep(key, document)?;
         match Held::of(key) {
-            Some(Held::Definition(flag) | Held::State(Place::Everywhere, flag)) => {
-                let all: BTreeSet<ScopeId> = self.scopes.keys().cloned().collect();
-                self.show(&flag, &all);
+            Some(Held::Definition(flag)) => {
+                let before = self.definitions.get(&flag).cloned();
+                self.keep(key, document)?;
+                if before.as_ref() != self.definitions.get(&flag) {
+                    self.show(&flag, self.shown());
+                }
             }
-            Some(Held::State(Place::Scope(scope), flag)) => {
-                let heirs = self.heirs(&scope);
-                self.show(&flag, &heirs);
+            Some(Held::State(_, flag)) => {
+                let before = self.standing(&flag);
+                self.keep(key, document)?;
+                let mut after = self.standing(&flag);
+                after.retain(|scope, state| before.get(scope) != Some(state));
+                self.show(&flag, after.into_keys().collect());
             }
-            Some(Held::Scope(scope)) => self.show_whole(&scope),
+            Some(Held::Scope(scope)) => {
+                let before = self.all_standing(&scope);
+                self.keep(key, document)?;
+                self.show_whole(before);
+            }
             None => {}
         }
         Ok(())
@@ -124,22 +141,35 @@ impl Board {
 
     /// Forgets a scope and what is said for it. Handles on it stay, and show what is said for everywhere.
     pub(super) fn close(&mut self, scope: &ScopeId) {
+        let before = self.all_standing(scope);
         if let Some(found) = self.scopes.get_mut(scope) {
             found.known = false;
             found.base = None;
             found.states.clear();
-            self.show_whole(scope);
         }
-        self.scopes.retain(|_, scope| scope.known || scope.toggles.is_some() || !scope.states.is_empty());
+        self.show_whole(before);
+        self.scopes.retain(|_, scope| scope.known || scope.shown.is_some() || !scope.states.is_empty());
     }
 
-    pub(super) fn toggles(&mut self, scope: &ScopeId) -> Toggles {
-        if let Some(toggles) = self.scopes.get(scope).and_then(|scope| scope.toggles.clone()) {
-            return toggles;
+    pub(super) fn provider(&mut self, scope: &ScopeId) -> Arc<TogglesProvider> {
+        if let Some(provider) = self.scopes.get(scope).and_then(|scope| scope.shown.as_ref()) {
+            return Arc::clone(provider);
         }
         let toggles = Toggles::with_ambient(self.ruleset(scope), Arc::clone(&self.ambient));
-        self.scopes.entry(scope.clone()).or_default().toggles = Some(toggles.clone());
-        toggles
+        let provider = Arc::new(TogglesProvider::new(toggles));
+        self.scopes.entry(scope.clone()).or_default().shown = Some(Arc::clone(&provider));
+        provider
+    }
+
+    /// All providers.
+    pub(super) fn providers(&self) -> Vec<Arc<TogglesProvider>> {
+        self.scopes.values().filter_map(|scope| scope.shown.clone()).collect()
+    }
+
+    /// Whom to tell of what changed since this was asked last.
+    pub(super) fn untold(&mut self) -> Vec<(Arc<TogglesProvider>, BTreeSet<FlagKey>)> {
+        let untold = mem::take(&mut self.untold).into_iter();
+        untold.filter_map(|(scope, flags)| Some((self.scopes.get(&scope)?.shown.clone()?, flags))).collect()
     }
 
     pub(super) fn definition(&self, flag: &FlagKey) -> Option<Definition> {
@@ -255,34 +285,83 @@ impl Board {
         self.scopes.keys().filter(|id| self.inherits(id, scope)).cloned().collect()
     }
 
-    /// Shows one flag as it is now in some scopes.
-    fn show(&self, flag: &FlagKey, scopes: &BTreeSet<ScopeId>) {
-        for scope in scopes {
-            let Some(toggles) = self.scopes.get(scope).and_then(|scope| scope.toggles.as_ref()) else {
+    /// The scopes that are shown.
+    fn shown(&self) -> BTreeSet<ScopeId> {
+        self.scopes.iter().filter(|(_, scope)| scope.shown.is_some()).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn standing(&self, flag: &FlagKey) -> Standing {
+        let state = |scope: &ScopeId| self.definitions.get(flag).map(|_| self.effective(scope, flag));
+        self.shown().into_iter().map(|scope| (scope.clone(), state(&scope))).collect()
+    }
+
+    /// How all flags are in `scope` and those that inherit from it, where they are shown.
+    fn all_standing(&self, scope: &ScopeId) -> BTreeMap<ScopeId, Vec<Effective>> {
+        let shown = |id: &ScopeId| self.scopes.get(id).is_some_and(|scope| scope.shown.is_some());
+        let heirs = self.heirs(scope).into_iter().filter(shown);
+        heirs
+            .map(|id| (id.clone(), self.definitions.keys().map(|flag| self.effective(&id, flag)).collect()))
+            .collect()
+    }
+
+    /// Shows one flag as it is now in some scopes. Where it is the same, it is compiled once.
+    fn show(&mut self, flag: &FlagKey, scopes: BTreeSet<ScopeId>) {
+        let definition = self.definitions.get(flag);
+        let mut made: Vec<(Effective, Arc<Ruleset>)> = Vec::new();
+        for scope in &scopes {
+            let Some(shown) = self.scopes.get(scope).and_then(|scope| scope.shown.as_ref()) else { continue };
+            let state = self.effective(scope, flag);
+            if let Some((_, ruleset)) = made.iter().find(|(known, _)| *known == state) {
+                shown.toggles().edit(|current| current.sharing(ruleset, &[flag.as_str()]));
                 continue;
-            };
+            }
             let mut changes = Changes::default();
-            match self.definitions.get(flag) {
+            match definition {
                 Some(definition) => {
-                    let state = self.effective(scope, flag);
                     changes.flags.push(compile(flag.as_str(), definition, &state, &mut changes.warnings));
                 }
                 None => changes.removed_flags.push(flag.to_string()),
             }
-            toggles.update(changes);
+            shown.toggles().update(changes);
+            made.push((state, shown.toggles().ruleset()));
+        }
+        for scope in scopes {
+            self.untold.entry(scope).or_default().insert(flag.clone());
         }
     }
 
-    /// Shows all flags as they are now in a scope and those that inherit from it.
-    fn show_whole(&self, scope: &ScopeId) {
-        for id in self.heirs(scope) {
-            if let Some(toggles) = self.scopes.get(&id).and_then(|scope| scope.toggles.as_ref()) {
-                toggles.replace(self.ruleset(&id));
+    /// Shows what changed in some scopes, given how all flags were.
+    fn show_whole(&mut self, before: BTreeMap<ScopeId, Vec<Effective>>) {
+        let mut changed: BTreeMap<FlagKey, BTreeSet<ScopeId>> = BTreeMap::new();
+        for (scope, before) in before {
+            for (flag, before) in self.definitions.keys().zip(before) {
+                if self.effective(&scope, flag) != before {
+                    changed.entry(flag.clone()).or_default().insert(scope.clone());
+                }
             }
         }
+        for (flag, scopes) in changed {
+            self.show(&flag, scopes);
+        }
     }
 
+    /// The flags of a scope, sharing with one that is shown what is the same there.
     pub(super) fn ruleset(&self, scope: &ScopeId) -> Ruleset {
+        let shown = |id: &ScopeId| self.scopes.get(id).and_then(|scope| scope.shown.as_ref());
+        let bases = self.line(scope).into_iter();
+        let near = bases.chain(self.scopes.keys()).find_map(|id| Some((id, shown(id)?)));
+        let Some((other, shown)) = near else { return self.whole_ruleset(scope) };
+        let mut changes = Changes::default();
+        for (flag, definition) in &self.definitions {
+            let state = self.effective(scope, flag);
+            if state != self.effective(other, flag) {
+                changes.flags.push(compile(flag.as_str(), definition, &state, &mut changes.warnings));
+            }
+        }
+        shown.toggles().ruleset().with(changes)
+    }
+
+    fn whole_ruleset(&self, scope: &ScopeId) -> Ruleset {
         let mut set = FlagSet { refuse_cycles: true, ..FlagSet::new("flowline") };
         for (flag, definition) in &self.definitions {
             let state = self.effective(scope, flag);
@@ -290,6 +369,19 @@ impl Board {
             set.flags.push(flag);
         }
         Ruleset::compile(set)
+    }
+
+    /// The flags of a scope as a document of our own format: what a program that does not know the store can read.
+    pub(super) fn document(&self, scope: &ScopeId) -> flowline::Document {
+        let state = |flag: &FlagKey| {
+            let Effective { on, rollout, serve, killed } = self.effective(scope, flag);
+            State { on: Some(on), rollout: Some(rollout), serve, killed }
+        };
+        let flags = self.definitions.iter().map(|(flag, definition)| {
+            let here = Definition { state: state(flag), scopes: BTreeMap::new(), ..definition.clone() };
+            (flag.clone(), here)
+        });
+        flowline::Document { flags: flags.collect(), ..flowline::Document::default() }
     }
 }
 

@@ -21,14 +21,18 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use flowline_core::{
     Timestamp,
     clock::Clock,
+    error::chain,
     id::{Key, ScopeId},
-    store::{Store, StoreExt},
+    store::{Document, Store, StoreError, StoreExt},
 };
 
 pub use board::WhereOn;
@@ -37,12 +41,15 @@ pub use record::{Author, FlagChanged, Place, ScopeChanged, Subject};
 pub use releases::{Advanced, Happened, Release, ReleaseChanged, ReleaseError, Releases};
 
 use crate::{
-    engine::Ambient,
-    format::flowline::{Definition, Effective, FlagKey, State},
+    client::{Event, EventDetails},
+    engine::{Ambient, Fixed},
+    format::flowline::{self, Definition, Effective, FlagKey, State},
     model::Warning,
+    provider::TogglesProvider,
     toggles::Toggles,
 };
 use board::Board;
+pub(crate) use record::PREFIX;
 use record::ScopeRecord;
 
 /// How often a change is tried again when another process changed the same thing in between.
@@ -79,6 +86,8 @@ struct Shared {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     board: Mutex<Board>,
+    /// Whether following failed and nothing was heard since.
+    stale: AtomicBool,
 }
 
 impl Flags {
@@ -88,8 +97,14 @@ impl Flags {
     /// Those of the store; a document of another shape is [`StoreError::Content`].
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, FlagsError> {
         let ambient: Arc<dyn Ambient> = Arc::new(ClockAmbient { clock: Arc::clone(&clock) });
-        let flags =
-            Self { shared: Arc::new(Shared { store, clock, board: Mutex::new(Board::new(ambient)) }) };
+        let flags = Self {
+            shared: Arc::new(Shared {
+                store,
+                clock,
+                board: Mutex::new(Board::new(ambient)),
+                stale: AtomicBool::new(false),
+            }),
+        };
         flags.reload().await?;
         Ok(flags)
     }
@@ -97,7 +112,15 @@ impl Flags {
     /// The flags as they are in `scope`: a handle that always shows the present state. The scope need not be known yet; it then has what
     /// is said for [everywhere](Place::Everywhere).
     pub fn toggles(&self, scope: &ScopeId) -> Toggles {
-        self.board().toggles(scope)
+        self.provider(scope).toggles().clone()
+    }
+
+    /// The same as a provider for an OpenFeature API. It tells of every change that this process sees, with the flags that changed; and that it may be
+    /// out of date when [`follow`](Self::follow) fails, until a [`refresh`](Self::refresh) succeeds.
+    ///
+    /// Its handlers run on the thread that sees the change, without a lock held.
+    pub fn provider(&self, scope: &ScopeId) -> Arc<TogglesProvider> {
+        self.board().provider(scope)
     }
 
     /// Sees what other processes change, for ever. Run it beside the program's work; drop it to stop.
@@ -105,6 +128,15 @@ impl Flags {
     /// # Errors
     /// Those of the store, as soon as one occurs; what was seen so far stays. Call it again to go on.
     pub async fn follow(&self) -> Result<Infallible, FlagsError> {
+        let Err(error) = self.follow_until_it_fails().await;
+        if !self.shared.stale.swap(true, Ordering::AcqRel) {
+            let message = format!("flags may be out of date; {}", chain(&error));
+            self.tell(Event::Stale, &EventDetails::message(message));
+        }
+        Err(error)
+    }
+
+    async fn follow_until_it_fails(&self) -> Result<Infallible, FlagsError> {
         loop {
             self.refresh().await?;
             let position = self.board().position();
@@ -135,9 +167,13 @@ impl Flags {
             }
         }
         for key in touched {
-            self.reread(&key).await?;
+            self.take(&key).await?;
         }
         self.board().reached(subscription.position());
+        self.announce();
+        if self.shared.stale.swap(false, Ordering::AcqRel) {
+            self.tell(Event::Ready, &EventDetails::new());
+        }
         Ok(())
     }
 
@@ -175,21 +211,53 @@ impl Flags {
         self.shared.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a document as it is now.
+    /// Takes over a document as it is now, and tells.
     async fn reread(&self, key: &Key) -> Result<(), FlagsError> {
+        self.take(key).await?;
+        self.announce();
+        Ok(())
+    }
+
+    async fn take(&self, key: &Key) -> Result<(), FlagsError> {
         let document = self.shared.store.read(key).await?;
         self.board().take(key, document.as_ref())?;
         Ok(())
     }
 
+    /// Tells whoever shows flags that changed. Not under the lock: a handler may ask for anything.
+    fn announce(&self) {
+        let untold = self.board().untold();
+        for (provider, flags) in untold {
+            let changed = EventDetails::changed(flags.iter().map(FlagKey::as_str));
+            provider.notify(Event::ConfigurationChanged, changed);
+        }
+    }
+
+    fn tell(&self, event: Event, details: &EventDetails) {
+        let providers = self.board().providers();
+        for provider in providers {
+            provider.notify(event, details.clone());
+        }
+    }
+
     async fn reload(&self) -> Result<(), FlagsError> {
         let position = self.shared.store.head().await?;
-        let documents = self.shared.store.list(record::PREFIX).await?;
+        let documents = self.shared.store.list(PREFIX).await?;
         let mut board = self.board();
         board.load(&documents)?;
         board.reached(position);
         Ok(())
     }
+}
+
+/// What `documents`, all that a store has below [`PREFIX`], come to in `scope`.
+pub(crate) fn document(
+    documents: &[(Key, Document)],
+    scope: &ScopeId,
+) -> Result<flowline::Document, StoreError> {
+    let mut board = Board::new(Arc::new(Fixed::default()));
+    board.load(documents)?;
+    Ok(board.document(scope))
 }
 
 impl fmt::Debug for Flags {

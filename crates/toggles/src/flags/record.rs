@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 
 use crate::format::flowline::FlagKey;
 
-pub(super) const PREFIX: &str = "toggles/";
+pub(crate) const PREFIX: &str = "toggles/";
 
 /// Who changes something, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -71,6 +71,7 @@ impl Flags {
             }
         }
         self.board().close(scope);
+        self.announce();
         Ok(())
     }
 

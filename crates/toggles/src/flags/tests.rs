@@ -1,16 +1,21 @@
 //! What holds of flags kept in a store.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use flowline_core::{
     SignedDuration, Timestamp,
     clock::{Clock, ManualClock},
-    id::ScopeId,
-    store::{MemoryStore, Store},
+    event,
+    id::{EventId, Key, ScopeId, StreamId},
+    store::{Batch, MemoryStore, Store},
 };
 
 use super::*;
 use crate::{
+    client::{Event, ProviderStatus, isolated},
     context::Context,
     format::flowline::{Definition, Percent},
     life::{
@@ -367,4 +372,98 @@ async fn stale_flags_are_reported_with_owner_reasons_and_places() {
     assert_eq!(store.list("toggles/usage").await.unwrap().len(), 3);
     flags.remove(&key("old"), &ada()).await.unwrap();
     assert_eq!(store.list("toggles/usage").await.unwrap().len(), 2, "its use goes with it");
+}
+
+#[tokio::test]
+async fn providers_tell_which_flags_changed_where() {
+    let (store, flags) = flags().await;
+    let (production, preview, checkout) = (scope("production"), scope("pr-123"), key("checkout"));
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    flags.define(&key("search"), Definition::default(), &ada()).await.unwrap();
+    let other = open(&store).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let apis: Vec<_> = [(&flags, &production), (&flags, &preview), (&other, &preview)]
+        .into_iter()
+        .zip(["production", "preview", "preview elsewhere"])
+        .map(|((flags, scope), name)| {
+            let (api, told) = (isolated::api(), Arc::clone(&told));
+            let asked = (flags.clone(), scope.clone());
+            api.add_handler(Event::ConfigurationChanged, move |details| {
+                // A handler may ask for anything.
+                asked.0.effective(&asked.1, &key("checkout"));
+                told.lock().unwrap().push(format!("{name}: {}", details.flags_changed.join(" ")));
+            });
+            drop(api.set_provider(flags.provider(scope)).unwrap());
+            api
+        })
+        .collect();
+    let take = || std::mem::take(&mut *told.lock().unwrap()).join("; ");
+    flags.switch_on(&preview, &checkout, &ada()).await.unwrap();
+    assert_eq!(take(), "preview: checkout");
+    flags.switch_on(&production, &checkout, &ada()).await.unwrap();
+    assert_eq!(take(), "production: checkout", "the preview says so itself");
+    assert!(apis[1].client().boolean("checkout", false, ()));
+    flags
+        .define(&key("search"), Definition { owner: Some("ada".to_owned()), ..Definition::default() }, &ada())
+        .await
+        .unwrap();
+    assert_eq!(take(), "preview: search; production: search");
+    flags.switch_on(Place::Everywhere, &key("search"), &ada()).await.unwrap();
+    assert_eq!(take(), "preview: search; production: search");
+    other.refresh().await.unwrap();
+    assert_eq!(take(), "preview elsewhere: checkout search");
+    flags.switch_off(&preview, &checkout, &ada()).await.unwrap();
+    take();
+    flags.close_scope(&preview, &ada()).await.unwrap();
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    assert_eq!(take(), "preview: checkout", "off by itself, then by default, then on as its base");
+}
+
+#[tokio::test]
+async fn clients_hear_when_following_fails_and_when_it_works_again() {
+    let (store, flags) = flags().await;
+    let api = isolated::api();
+    drop(api.set_provider(flags.provider(&scope("production"))).unwrap());
+    assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
+    let document = Key::new("toggles/flag/checkout").unwrap();
+    let batch = |event: event::Event| Batch::new().append(StreamId::new("flag/checkout").unwrap(), event);
+    let fact = flags.history(&key("checkout")).await.unwrap().pop().unwrap().0;
+    let again = event::Event { id: EventId::new("again").unwrap(), ..fact };
+    let broken = batch(again.clone()).put(document.clone(), "of the future".into());
+    store.commit(broken).await.unwrap();
+    assert!(flags.follow().await.is_err());
+    assert_eq!(api.client().provider_status(), ProviderStatus::Stale);
+    let mended = event::Event { id: EventId::new("mended").unwrap(), ..again };
+    store.commit(batch(mended).put(document, serde_json::json!({}))).await.unwrap();
+    flags.refresh().await.unwrap();
+    assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
+}
+
+#[tokio::test]
+async fn scopes_share_what_is_the_same_in_them() {
+    let (_, flags) = flags().await;
+    let (production, preview, checkout) = (scope("production"), scope("pr-123"), key("checkout"));
+    for name in ["a", "b", "c"] {
+        flags.define(&key(name), Definition::default(), &ada()).await.unwrap();
+    }
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    flags.switch_on(&preview, &key("b"), &ada()).await.unwrap();
+    let (one, other) = (flags.toggles(&production), flags.toggles(&preview));
+    let shared = || {
+        let (one, other) = (one.ruleset(), other.ruleset());
+        let same = |name: &&str| match (one.flags.get(name), other.flags.get(name)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        ["a", "b", "c", "checkout"].into_iter().filter(same).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shared(), "a c checkout");
+    flags.switch_on(&production, &checkout, &ada()).await.unwrap();
+    flags
+        .define(&key("a"), Definition { owner: Some("ada".to_owned()), ..Definition::default() }, &ada())
+        .await
+        .unwrap();
+    flags.switch_on(&production, &key("b"), &ada()).await.unwrap();
+    assert_eq!(shared(), "a c checkout", "compiled once; `b` was made by itself each time");
+    assert_eq!(who_is_in(&other).len(), 1_000);
 }

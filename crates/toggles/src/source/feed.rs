@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    fmt, fs, io,
+    fmt, fs, io, mem,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -11,6 +11,7 @@ use flowline_core::{Timestamp, clock::Clock, digest::Digest, error::chain};
 
 use super::{
     FlagSource, Loaded, SourceError, Tag,
+    changed::Prints,
     race::{First, race},
     schedule::{Action, Happened, Policy, State, decide},
 };
@@ -29,7 +30,7 @@ use crate::{
 /// *Guarantees*
 /// 1. What is served was read whole and without error; whatever else comes, the last good document stays in service.
 /// 2. The file on disk holds a whole good document or is not there, after a crash at any point. It is read once, by `begin`.
-/// 3. Clients hear of it when flags are ready, changed, stale, and ready again.
+/// 3. Clients hear of it when flags are ready, changed (and which), stale, and ready again.
 pub struct Feed {
     source: Arc<dyn FlagSource>,
     format: Box<dyn Format + Send + Sync>,
@@ -46,6 +47,10 @@ struct Inner {
     tag: Option<Tag>,
     /// Of the text in service.
     digest: Option<Digest>,
+    /// Of the flags in service.
+    prints: Prints,
+    /// The flags that the last document changed, until that was told.
+    changed: Vec<Arc<str>>,
     due: Option<Timestamp>,
     /// Why the last load failed.
     trouble: Option<String>,
@@ -183,8 +188,12 @@ impl Feed {
             return Ok(false);
         }
         let set = self.format.read(text)?;
+        let prints = Prints::of(&set);
         self.toggles().replace(Ruleset::compile(set));
-        self.inner().digest = Some(digest);
+        let mut inner = self.inner();
+        inner.changed = prints.changed(&inner.prints);
+        inner.prints = prints;
+        inner.digest = Some(digest);
         Ok(true)
     }
 
@@ -199,14 +208,14 @@ impl Feed {
     }
 
     fn happened(&self, happened: Happened) {
-        let (actions, trouble) = {
+        let (actions, trouble, changed) = {
             let mut inner = self.inner();
             let (state, actions) = decide(&inner.state, happened, self.clock.now(), &self.policy);
             inner.state = state;
             if let Some(Action::LoadAt(due)) = actions.last() {
                 inner.due = Some(*due);
             }
-            (actions, inner.trouble.clone().unwrap_or_default())
+            (actions, inner.trouble.clone().unwrap_or_default(), mem::take(&mut inner.changed))
         };
         for action in actions {
             match action {
@@ -222,6 +231,9 @@ impl Feed {
                 Action::Tell(Event::Stale) => {
                     let message = format!("flags from {} may be out of date; {trouble}", self.source.place());
                     self.provider.notify(Event::Stale, EventDetails::message(message));
+                }
+                Action::Tell(Event::ConfigurationChanged) => {
+                    self.provider.notify(Event::ConfigurationChanged, EventDetails::changed(changed.clone()));
                 }
                 Action::Tell(event) => self.provider.notify(event, EventDetails::new()),
             }

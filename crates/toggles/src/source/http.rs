@@ -37,6 +37,12 @@ impl HttpSource {
             .header("unleash-client-spec", Secret::new("5.2.2"))
     }
 
+    /// The same at another path.
+    pub(super) fn at_path(mut self, base: &str, path: &str) -> Self {
+        self.url = format!("{base}{path}");
+        self
+    }
+
     /// The same with a header field; shown nowhere.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: Secret) -> Self {

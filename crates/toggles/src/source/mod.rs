@@ -4,13 +4,17 @@
 //! | --- | --- |
 //! | [`FileSource`] | a file, atomically replaced or edited in place |
 //! | [`HttpSource`] | a document behind a URL, with entity tags; [`HttpSource::unleash`] for a server of Unleash's client API |
+//! | [`UnleashDelta`] | the same server's delta API, put together to whole documents |
+//! | [`StoreSource`] | the flags that [`Flags`](crate::flags::Flags) keeps in a [`Store`](flowline_core::store::Store), in one scope |
 //! | [`Ofrep`] | a server that evaluates itself (OpenFeature Remote Evaluation Protocol) |
 //!
-//! Flags that are kept in a core [`Store`](flowline_core::store::Store) need none of these: [`Flags`](crate::flags::Flags) follows the store and hands out handles.
+//! A program that changes flags itself needs none of these: [`Flags`](crate::flags::Flags) follows the store and hands out handles.
 //!
 //! When to load, how long to wait after failures and what to tell is decided in [`schedule`], purely. Requests go through [`Fetch`]; the crate
 //! brings one over plain HTTP/1.1 (feature `http`), and takes any other, for instance one with TLS.
 
+mod changed;
+mod delta;
 mod feed;
 mod fetch;
 mod file;
@@ -20,6 +24,7 @@ mod hyper;
 mod ofrep;
 pub(crate) mod race;
 pub mod schedule;
+mod store;
 #[cfg(test)]
 #[cfg(feature = "http")]
 mod tests;
@@ -30,6 +35,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use flowline_core::error::{BoxError, ErrorKind, Kinded};
 
+pub use delta::UnleashDelta;
 pub use feed::Feed;
 pub use fetch::{Fetch, Method, Request, Response};
 pub use file::FileSource;
@@ -37,6 +43,7 @@ pub use http::HttpSource;
 #[cfg(feature = "http")]
 pub use hyper::PlainHttp;
 pub use ofrep::{Bulk, Ofrep};
+pub use store::StoreSource;
 pub use unleash::UnleashClient;
 
 /// What marks one version of a document: an entity tag, a digest. Opaque.

@@ -17,6 +17,7 @@ pub struct Ofrep {
     fetch: Arc<dyn Fetch>,
     base: String,
     headers: Vec<(String, Secret)>,
+    limit: usize,
 }
 
 /// All flags of a server for one context.
@@ -31,13 +32,25 @@ pub struct Bulk {
 impl Ofrep {
     /// The server at `base`, below which `/ofrep/v1` lies.
     pub fn new(fetch: Arc<dyn Fetch>, base: impl Into<String>) -> Self {
-        Self { fetch, base: base.into().trim_end_matches('/').to_owned(), headers: Vec::new() }
+        Self {
+            fetch,
+            base: base.into().trim_end_matches('/').to_owned(),
+            headers: Vec::new(),
+            limit: 16 << 20,
+        }
     }
 
     /// The same with a header field, such as `authorization`; shown nowhere.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: Secret) -> Self {
         self.headers.push((name.into(), value));
+        self
+    }
+
+    /// The same for answers of at most `bytes`; by default 16 MiB.
+    #[must_use]
+    pub fn at_most(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
         self
     }
 
@@ -126,7 +139,8 @@ impl Ofrep {
         headers.push(("content-type".to_owned(), "application/json".to_owned()));
         headers.extend(known.map(|tag| ("if-none-match".to_owned(), tag.clone())));
         let body = json!({ "context": fields }).to_string().into_bytes();
-        let request = Request { method: Method::Post, url: self.place(path), headers, body, limit: 16 << 20 };
+        let request =
+            Request { method: Method::Post, url: self.place(path), headers, body, limit: self.limit };
         self.fetch.fetch(request).await
     }
 }

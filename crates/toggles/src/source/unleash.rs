@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use flowline_core::{SignedDuration, Timestamp, secret::Secret};
 use serde_json::json;
 
-use super::{Fetch, HttpSource, Method, Request, SourceError};
+use super::{Fetch, HttpSource, Method, Request, SourceError, UnleashDelta};
 
 /// A client of an Unleash server. Registration and metrics are a choice; asking for features needs neither.
 #[derive(Debug, Clone)]
@@ -34,6 +34,11 @@ impl UnleashClient {
     pub fn features(&self) -> HttpSource {
         let fetch = Arc::clone(&self.fetch);
         HttpSource::unleash(fetch, &self.base, self.token.clone(), &self.application, &self.instance)
+    }
+
+    /// The same through the server's delta API: only what changed comes over the wire.
+    pub fn delta(&self) -> UnleashDelta {
+        UnleashDelta::new(self.features().at_path(&self.base, "/client/delta"))
     }
 
     /// Registers the application, with the strategies that it knows.
