@@ -13,6 +13,7 @@
 //! | [`run`] | how a sealed plan is walked, journalled, resumed and undone |
 //! | [`report`] | what can be read of a run afterwards: logs, and a page that shows it |
 //! | [`exec`] | how a command runs: hermetic, masked, line by line, killed as a whole |
+//! | [`portability`] | whether pure steps give the same wherever they run |
 //! | [`steps`] | the steps that ship |
 //! | [`ci`] | what a CI file says, which holds no logic, and how a run is shown in each CI system |
 //! | `testkit` | suites for implementers, and the crash matrix for anybody's own pipeline (feature `testkit`) |
@@ -22,6 +23,7 @@ pub mod ci;
 pub mod exec;
 pub mod pipeline;
 pub mod plan;
+pub mod portability;
 pub mod report;
 pub mod run;
 pub mod step;

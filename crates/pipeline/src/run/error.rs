@@ -7,6 +7,7 @@ use flowline_core::{
     id::{ResourceId, RunId},
     journal::JournalError,
     lease::LeaseError,
+    secret::SecretName,
     store::StoreError,
 };
 
@@ -119,6 +120,11 @@ pub enum RunError {
     /// A name that the run needs is refused.
     #[error("the run's records cannot be named: {0}")]
     Name(String),
+    /// The value of a secret of the run stands in the plan, which would be kept and shown.
+    #[error(
+        "the plan holds the value of the secret `{0}` and was not started; refer to the secret by its name (`secret_env`) and make the plan again"
+    )]
+    Secret(SecretName),
     /// The plan does not hold together; it was not made by a planner.
     #[error("the plan does not hold together: {0}")]
     Broken(String),
@@ -165,7 +171,7 @@ impl Kinded for RunError {
             Self::Stale(_) | Self::OtherPlan { .. } | Self::OtherBuild { .. } => ErrorKind::Conflict,
             Self::Denied { .. } | Self::Approval { .. } => ErrorKind::Denied,
             Self::NoRun(_) => ErrorKind::NotFound,
-            Self::NotWaiting { .. } | Self::Name(_) | Self::Broken(_) => ErrorKind::Invalid,
+            Self::NotWaiting { .. } | Self::Name(_) | Self::Secret(_) | Self::Broken(_) => ErrorKind::Invalid,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Resolve { source, .. } => source.kind(),
             Self::Look { source, .. } => source.kind(),

@@ -15,6 +15,7 @@ use flowline_core::{
     id::RunId,
     journal::Journal,
     lease::{Claim, Lease, LeaseError, Leases, StoreLeases},
+    secret::SecretName,
     store::{Batch, Durability, Store, StoreExt},
 };
 use serde_json::Value;
@@ -29,6 +30,7 @@ use super::{
 };
 use crate::{
     cancel::Cancel,
+    exec::Masker,
     plan::{Approval, Plan, Sealed, StepId},
     step::{Registry, Secrets},
 };
@@ -374,6 +376,16 @@ impl Runner {
         }
     }
 
+    /// The name of the first secret whose value stands in `written`.
+    fn secret_in(&self, written: &Value) -> Option<SecretName> {
+        if self.secrets.is_empty() {
+            return None;
+        }
+        let text = written.to_string().into_bytes();
+        let stands = |value| Masker::new([value]).mask(&text) != text;
+        self.secrets.iter().find(|(_, value)| stands(*value)).map(|(name, _)| name.clone())
+    }
+
     /// Checks that the plan is still what it was, and records that the run begins.
     async fn start(&self, names: &Names, lease: &Lease, plan: &Sealed<Plan>) -> Result<RunState, RunError> {
         let mut state = RunState::default();
@@ -381,6 +393,10 @@ impl Runner {
         let now = self.clock.now();
         let started = RunStarted { plan: plan.digest(), steps: plan.plan().nodes().len() };
         let written = plan.to_value().map_err(|error| RunError::Broken(error.to_string()))?;
+        // The plan is kept for long and shown to many.
+        if let Some(secret) = self.secret_in(&written) {
+            return Err(RunError::Secret(secret));
+        }
         let mut batch = Batch::new()
             .durably(Durability::Synced)
             .fenced(lease.fence())

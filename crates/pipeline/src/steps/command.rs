@@ -1,9 +1,13 @@
 //! Running a command, with what it may see declared and what it does to the world said beforehand.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use flowline_core::{id::ResourceId, secret::SecretName};
+use flowline_core::{SignedDuration, digest::Digest, error::ErrorKind, id::ResourceId, secret::SecretName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,6 +45,18 @@ pub struct RunCommand {
     pub secret_env: BTreeMap<String, SecretName>,
     /// Its working directory.
     pub dir: PathBuf,
+    /// Files and directories below `dir` that it reads. Where an executor can keep others away, it sees only these.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reads: BTreeSet<PathBuf>,
+    /// Files and directories below `dir` that it writes. What is there afterwards is part of the output, by digest.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub writes: BTreeSet<PathBuf>,
+    /// It needs the network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
+    /// The longest that it may take, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_ms: Option<u64>,
     /// What it does to the world: nobody but you can know.
     pub effect: Effect,
     /// What it touches.
@@ -77,6 +93,10 @@ impl RunCommand {
             env: BTreeMap::new(),
             secret_env: BTreeMap::new(),
             dir: dir.into(),
+            reads: BTreeSet::new(),
+            writes: BTreeSet::new(),
+            network: false,
+            limit_ms: None,
             effect,
             touches: Vec::new(),
             probe: None,
@@ -113,6 +133,34 @@ impl RunCommand {
         self
     }
 
+    /// The same, reading the file or directory `path` below its directory.
+    #[must_use]
+    pub fn reads(mut self, path: impl Into<PathBuf>) -> Self {
+        self.reads.insert(path.into());
+        self
+    }
+
+    /// The same, writing the file or directory `path` below its directory.
+    #[must_use]
+    pub fn writes(mut self, path: impl Into<PathBuf>) -> Self {
+        self.writes.insert(path.into());
+        self
+    }
+
+    /// The same, using the network.
+    #[must_use]
+    pub fn with_network(mut self) -> Self {
+        self.network = true;
+        self
+    }
+
+    /// The same, ended after so many milliseconds.
+    #[must_use]
+    pub fn limit_ms(mut self, limit: u64) -> Self {
+        self.limit_ms = Some(limit);
+        self
+    }
+
     /// The same, touching `resource`.
     #[must_use]
     pub fn touching(mut self, resource: ResourceId) -> Self {
@@ -142,7 +190,7 @@ impl RunCommand {
         self
     }
 
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let parts: Vec<_> = std::iter::once(&self.program).chain(&self.args).map(String::as_str).collect();
         parts.join(" ")
     }
@@ -185,6 +233,9 @@ pub struct CommandOutput {
     /// How many bytes came before that.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
+    /// Every file below [`RunCommand::writes`], by its path below the directory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, Digest>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -221,16 +272,63 @@ impl CommandStep {
         command.args = args.to_vec();
         command.env.clone_from(&spec.env);
         command.env.extend(variables.0);
+        command.reads.clone_from(&spec.reads);
+        command.writes.clone_from(&spec.writes);
+        command.network = spec.network;
+        let limit = |limit: u64| SignedDuration::from_millis(i64::try_from(limit).unwrap_or(i64::MAX));
+        command.limit = spec.limit_ms.map(limit);
+        for (name, value) in [("run", context.run().to_string()), ("step", context.step().to_string())] {
+            command.labels.insert(name.to_owned(), value);
+        }
         command.mask = context.masker().clone();
         for (name, secret) in &spec.secret_env {
             command.secret_env.insert(name.clone(), context.secret(secret)?.clone());
         }
         let mut lines = |line: Line| context.line(&line);
-        Ok(self.executor.run(&command, &mut lines, context.cancel()).await.map(|exited| CommandOutput {
+        let exited = match self.executor.run(&command, &mut lines, context.cancel()).await {
+            Ok(exited) => exited,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut files = BTreeMap::new();
+        for path in &spec.writes {
+            written(&spec.dir, path, &mut files).map_err(|(path, source)| {
+                let message = format!("cannot read `{}`, which `{}` wrote", path.display(), spec.line());
+                StepError::new(ErrorKind::Other, message).because(source)
+            })?;
+        }
+        let shown =
+            |name: String| String::from_utf8_lossy(&command.masker().mask(name.as_bytes())).into_owned();
+        let files = files.into_iter().map(|(name, digest)| (shown(name), digest)).collect();
+        Ok(Ok(CommandOutput {
             stdout: String::from_utf8_lossy(&exited.stdout).trim_end_matches('\n').to_owned(),
             dropped: exited.dropped,
+            files,
         }))
     }
+}
+
+/// The digest of every file at `path` below `dir` and in it. Links and what is no file are left out.
+fn written(
+    dir: &Path,
+    path: &Path,
+    files: &mut BTreeMap<String, Digest>,
+) -> Result<(), (PathBuf, std::io::Error)> {
+    let place = dir.join(path);
+    let failed = |error| (place.clone(), error);
+    let kind = std::fs::symlink_metadata(&place).map_err(failed)?.file_type();
+    if kind.is_dir() {
+        for entry in std::fs::read_dir(&place).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            // `.` stands for the directory itself, not for a part of a path.
+            let path = if path == Path::new(".") { PathBuf::from(name) } else { path.join(name) };
+            written(dir, &path, files)?;
+        }
+    } else if kind.is_file() {
+        let file = std::fs::File::open(&place).map_err(failed)?;
+        let digest = Digest::of_reader(file).map_err(failed)?;
+        files.insert(path.to_string_lossy().into_owned(), digest);
+    }
+    Ok(())
 }
 
 #[async_trait]

@@ -13,12 +13,21 @@ mod gates;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+#[cfg(unix)]
+mod leftovers;
+#[cfg(test)]
 mod locks;
 #[cfg(test)]
 #[cfg(unix)]
 mod places;
 #[cfg(test)]
+#[cfg(unix)]
+mod portability;
+#[cfg(test)]
 mod run;
+#[cfg(test)]
+#[cfg(unix)]
+mod secrets;
 #[cfg(test)]
 mod skip;
 #[cfg(test)]

@@ -1,0 +1,110 @@
+//! After a cancelled or timed-out run nothing is left: no process, no container, no lock, no lease.
+
+use std::{fs, sync::Arc};
+
+use flowline_core::{
+    SignedDuration,
+    clock::{Clock, SystemClock},
+    id::{Key, RunId},
+    lease::{Leases, StoreLeases},
+    store::{MemoryStore, Store},
+};
+use flowline_pipeline::{
+    Cancel, Pipeline, Registry, Runner,
+    exec::{Executor, LocalExecutor},
+    plan::{Planner, Policy},
+    run::{Ended, Progress, Reporter},
+    step::Effect,
+    steps::{self, RunCommand},
+};
+
+use crate::{
+    places::{Podman, Sshd, eventually},
+    world::authority,
+};
+
+/// Cancels once the command says that it is up.
+#[derive(Debug)]
+struct CancelWhenUp(Cancel);
+
+impl Reporter for CancelWhenUp {
+    fn report(&self, progress: &Progress<'_>) {
+        if matches!(progress, Progress::Line { line, .. } if line.bytes == b"up") {
+            self.0.cancel();
+        }
+    }
+}
+
+/// How many processes of this host have `mark` in their environment.
+fn marked(mark: &str) -> usize {
+    let holds = |entry: &fs::DirEntry| {
+        let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter(holds).count()
+}
+
+/// Runs a command that is deaf to SIGTERM and has children, and ends it by a cancel or its limit.
+async fn nothing_is_left(executor: Arc<dyn Executor>, name: &str, limit_ms: Option<u64>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = format!("MARK={name}-{}-{limit_ms:?}", std::process::id());
+    let script = "trap '' TERM; (sleep 300 & sleep 300) & echo up; while :; do sleep 1; done";
+    let mut command = RunCommand::new("/bin/sh", dir.path(), Effect::idempotent())
+        .args(["-c", script])
+        .env("PATH", "/usr/bin:/bin")
+        .env("MARK", mark.split_once('=').unwrap().1);
+    command.limit_ms = limit_ms;
+    let mut pipeline = Pipeline::new("leftovers", "storefront".parse().unwrap());
+    let step = pipeline.step("serve", command);
+    let mut policy = Policy::default();
+    policy.locks = ["production".to_owned()].into();
+    pipeline.policy(&step, policy);
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut registry = Registry::new();
+    steps::register(&mut registry, executor).unwrap();
+    let registry = Arc::new(registry);
+    let planner = Planner::new(Arc::clone(&registry), authority(), Arc::clone(&clock));
+    let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+    let (store, cancel): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::new()), Cancel::new());
+    let mut runner = Runner::new(Arc::clone(&store), registry, authority(), Arc::clone(&clock));
+    if limit_ms.is_none() {
+        runner = runner.reporter(Arc::new(CancelWhenUp(cancel.clone())));
+    }
+    let report = runner.run(&RunId::new("one").unwrap(), &plan, &cancel).await.unwrap();
+    let Ended::Undone { cause, .. } = &report.ended else { panic!("{name}: {report:?}") };
+    let expected = if limit_ms.is_some() { "did not end within its limit" } else { "cancelled" };
+    assert!(cause.to_string().contains(expected), "{name}: {cause}");
+
+    let leases = StoreLeases::new(Arc::clone(&store), clock);
+    for lease in ["lease/lock/production", "lease/run/one"] {
+        assert_eq!(leases.holder(&Key::new(lease).unwrap()).await.unwrap(), None, "{name}: {lease}");
+    }
+    eventually("the end of every process", || marked(&mark) == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_on_this_host() {
+    let executor = LocalExecutor::new(Arc::new(SystemClock)).with_grace(SignedDuration::from_millis(300));
+    for limit in [None, Some(500)] {
+        nothing_is_left(Arc::new(executor.clone()), "local", limit).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_a_container() {
+    let Some(podman) = Podman::start() else { return };
+    let executor = podman.executor().await.with_grace(SignedDuration::from_millis(300));
+    for limit in [None, Some(500)] {
+        nothing_is_left(Arc::new(executor.clone()), "container", limit).await;
+        assert_eq!(podman.containers(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_on_another_host() {
+    let Some(sshd) = Sshd::start() else { return };
+    for limit in [None, Some(500)] {
+        nothing_is_left(Arc::new(sshd.executor()), "ssh", limit).await;
+    }
+}
