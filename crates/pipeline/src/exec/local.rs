@@ -4,7 +4,11 @@
 //! pipes are read to their end. So a process that forked away and holds the outputs open can't keep the run waiting, and one that closed
 //! them early is still awaited.
 
-use std::{process::Stdio, sync::Arc};
+use std::{
+    fs::File,
+    process::Stdio,
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
 use flowline_core::{SignedDuration, clock::Clock, error::ErrorKind};
@@ -182,7 +186,7 @@ fn start(command: &Command) -> Result<Child, ExecError> {
         .envs(&command.env)
         .envs(command.secret_env.iter().map(|(name, value)| (name, value.expose())))
         .current_dir(&command.dir)
-        .stdin(Stdio::null())
+        .stdin(nothing())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
@@ -206,6 +210,13 @@ fn start(command: &Command) -> Result<Child, ExecError> {
         };
         ExecError::Start { program, kind, source: source.into() }
     })
+}
+
+/// An empty standard input. The device is opened once: commands often live no longer than opening it takes.
+fn nothing() -> Stdio {
+    static NULL: OnceLock<Option<File>> = OnceLock::new();
+    let null = NULL.get_or_init(|| File::open("/dev/null").ok());
+    null.as_ref().and_then(|null| null.try_clone().ok()).map_or_else(Stdio::null, Stdio::from)
 }
 
 /// The process group of a command. Dropped before its end, it is asked to stop, and killed after the grace by a task, or at once if there
@@ -286,11 +297,15 @@ impl<R: AsyncRead + Unpin + Send> Pipe<R> {
 
     /// Reads more into the buffer; never returns once the pipe is at its end.
     async fn read(&mut self) -> std::io::Result<usize> {
+        // Most commands print little; one that fills the small buffer gets the large one.
+        const FIRST: usize = 2 * 1024;
         const CHUNK: usize = 32 * 1024;
         match &mut self.reader {
             Some(reader) => {
-                self.buffer.resize(CHUNK, 0);
-                reader.read(&mut self.buffer).await
+                let filled = self.buffer.len() >= FIRST;
+                self.buffer.clear();
+                self.buffer.reserve(if filled { CHUNK } else { FIRST });
+                reader.read_buf(&mut self.buffer).await
             }
             None => std::future::pending().await,
         }

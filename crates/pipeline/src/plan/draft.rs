@@ -10,7 +10,7 @@ use flowline_core::{
     id::ResourceId,
     name::{AppName, Person},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -149,7 +149,7 @@ impl Planner {
             Some(node) => Some(self.registry.build().ok_or_else(|| PlanError::Build(node.id.clone()))?),
             None => None,
         };
-        let mut asked = Vec::with_capacity(nodes.len());
+        let mut planned = Ordered::with_capacity(nodes.len());
         let mut denied = Vec::new();
         for node in nodes {
             let step = self
@@ -177,9 +177,9 @@ impl Planner {
                 }
             }
             let allowed = (denied.len() == before).then_some(granted);
-            asked.push(self.preview(node, step, touches, allowed));
+            planned.add(self.preview(node, step, touches, allowed).boxed()).await?;
         }
-        let mut planned = stream::iter(asked).buffered(AT_ONCE);
+        let planned = planned.finish().await?;
         let mut data = PlanData {
             name: draft.name.clone(),
             app: draft.app.clone(),
@@ -193,16 +193,15 @@ impl Planner {
             grants: self.authority.patterns().to_vec(),
             fingerprints: BTreeMap::new(),
             denied,
-            nodes: Vec::with_capacity(draft.nodes.len()),
+            nodes: Vec::new(),
         };
-        while let Some(node) = planned.next().await {
-            let node = node?;
+        for node in &planned {
             for observed in node.preview.iter().flat_map(|preview| &preview.resources) {
                 // Of several steps on one resource, the first in order finds what was there before the run.
                 data.fingerprints.entry(observed.resource.clone()).or_insert(observed.fingerprint);
             }
-            data.nodes.push(node);
         }
+        data.nodes = planned;
         Ok(Plan { data })
     }
 
@@ -240,8 +239,53 @@ impl Planner {
     }
 }
 
-/// Looking at the world waits for it, so several steps look at once; the order of answers is the plan's.
-const AT_ONCE: usize = 16;
+/// Looking at the world waits for it, so several steps look at once; the order of answers is that of asking.
+///
+/// Most looks are done at once, so each is polled before it is put aside.
+struct Ordered<'a> {
+    done: Vec<Option<PlannedNode>>,
+    pending: FuturesUnordered<BoxFuture<'a, (usize, Result<PlannedNode, PlanError>)>>,
+}
+
+impl<'a> Ordered<'a> {
+    const AT_ONCE: usize = 16;
+
+    fn with_capacity(count: usize) -> Self {
+        Self { done: Vec::with_capacity(count), pending: FuturesUnordered::new() }
+    }
+
+    /// Takes one more; waits while too many are on their way.
+    async fn add(
+        &mut self,
+        mut look: BoxFuture<'a, Result<PlannedNode, PlanError>>,
+    ) -> Result<(), PlanError> {
+        if let Some(node) = look.as_mut().now_or_never() {
+            self.done.push(Some(node?));
+            return Ok(());
+        }
+        let place = self.done.len();
+        self.done.push(None);
+        self.pending.push(look.map(move |node| (place, node)).boxed());
+        while self.pending.len() >= Self::AT_ONCE {
+            self.next().await?;
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<(), PlanError> {
+        if let Some((place, node)) = self.pending.next().await {
+            self.done[place] = Some(node?);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<PlannedNode>, PlanError> {
+        while !self.pending.is_empty() {
+            self.next().await?;
+        }
+        Ok(self.done.into_iter().flatten().collect())
+    }
+}
 
 /// The nodes in an order in which they can run.
 fn ordered(nodes: &[Node]) -> Result<Vec<&Node>, PlanError> {

@@ -41,22 +41,37 @@ pub(super) async fn attempt(
     limit: Option<SignedDuration>,
     grace: SignedDuration,
 ) -> Result<Came, StepError> {
+    if limit.is_some() || limits.heartbeat_ms.is_some() {
+        // Boxed, as few steps have limits and all would have to be as large.
+        return Box::pin(limited(step, task, context, limits, limit, grace)).await;
+    }
+    ended(AssertUnwindSafe(ask(&step, task, &context)).catch_unwind().await)
+}
+
+async fn limited(
+    step: Arc<dyn BoundStep>,
+    task: Task,
+    context: Context,
+    limits: Limits,
+    limit: Option<SignedDuration>,
+    grace: SignedDuration,
+) -> Result<Came, StepError> {
     let work = AssertUnwindSafe(ask(&step, task, &context)).catch_unwind();
-    let done = if limit.is_none() && limits.heartbeat_ms.is_none() {
-        work.await
-    } else {
-        let late = std::pin::pin!(late(&context, limits, limit));
-        match select(std::pin::pin!(work), late).await {
-            Either::Left((done, _)) => done,
-            Either::Right((error, work)) => {
-                // It may clean up; then it is dropped, which ends it for good.
-                context.cancel().cancel();
-                let clock = Arc::clone(context.clock());
-                select(work, clock.sleep(grace)).await;
-                return Err(error);
-            }
+    let late = std::pin::pin!(late(&context, limits, limit));
+    match select(std::pin::pin!(work), late).await {
+        Either::Left((done, _)) => ended(done),
+        Either::Right((error, work)) => {
+            // It may clean up; then it is dropped, which ends it for good.
+            context.cancel().cancel();
+            let clock = Arc::clone(context.clock());
+            select(work, clock.sleep(grace)).await;
+            Err(error)
         }
-    };
+    }
+}
+
+/// What came of it, also if that is a panic.
+fn ended(done: std::thread::Result<Result<Came, StepError>>) -> Result<Came, StepError> {
     done.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<&str>().map(ToString::to_string);
         let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();

@@ -10,7 +10,7 @@ use flowline_core::{
 };
 use futures_util::{
     FutureExt,
-    future::{Either, select},
+    future::{BoxFuture, Either, select},
 };
 use serde_json::{Map, Value};
 
@@ -72,7 +72,9 @@ impl Walk<'_> {
         let mut outputs = Map::new();
         for instance in instances {
             let place = self.table.at(*instance);
-            let (Some(output), Some((item, _))) = (place.output(), &place.item) else { return Ok(()) };
+            let (Some(output), Some((item, _))) = (place.output(), place.item.as_deref()) else {
+                return Ok(());
+            };
             outputs.insert(item.key.clone(), output.clone());
         }
         front.gathered.insert(at);
@@ -217,37 +219,43 @@ impl Walk<'_> {
         self.table.start(at, number);
         let (grace, probing) = (self.runner.grace, matches!(task, Task::Probe(_)));
         let recipe = self.recipe(at, &task);
+        if recipe.is_none() && held.is_empty() {
+            let work = async move {
+                let result = attempt(bound, task, context, limits, limit, grace).await;
+                Settled { at, attempt: number, probing, started, result, entry: None }
+            };
+            return self.try_now(front, work.boxed());
+        }
         let (store, leases) = (Arc::clone(&self.runner.store), Arc::clone(&self.runner.leases));
         let (clock, ttl) = (Arc::clone(&self.runner.clock), self.runner.ttl);
-        let mut work = async move {
+        let work = async move {
             let work = attempt(bound, task, context, limits, limit, grace);
-            let (result, entry) = match recipe {
-                None if held.is_empty() => (work.await, None),
-                None => {
-                    let keep = std::pin::pin!(locks::keep(&*leases, held, ttl, &*clock));
-                    match select(std::pin::pin!(work), keep).await {
-                        Either::Left((result, _)) => (result, None),
-                        Either::Right((lost, work)) => {
-                            // It may clean up, but must not go on as if it were alone.
-                            cancel.cancel();
-                            select(work, clock.sleep(grace)).await;
-                            (Err(lost), None)
-                        }
+            let (result, entry) = if let Some(recipe) = recipe {
+                recipe.apply(&*store, work).await
+            } else {
+                let keep = std::pin::pin!(locks::keep(&*leases, held, ttl, &*clock));
+                match select(std::pin::pin!(work), keep).await {
+                    Either::Left((result, _)) => (result, None),
+                    Either::Right((lost, work)) => {
+                        // It may clean up, but must not go on as if it were alone.
+                        cancel.cancel();
+                        select(work, clock.sleep(grace)).await;
+                        (Err(lost), None)
                     }
                 }
-                Some(recipe) => recipe.apply(&*store, work).await,
             };
             Settled { at, attempt: number, probing, started, result, entry }
+        };
+        self.try_now(front, work.boxed())
+    }
+
+    /// Most short steps are done at once; only the others are kept.
+    fn try_now(&mut self, front: &mut Front, mut work: BoxFuture<'static, Settled>) -> Result<(), RunError> {
+        if let Some(settled) = work.as_mut().now_or_never() {
+            return self.settle(front, settled);
         }
-        .boxed();
-        // Most short steps are done at once; only the others are kept.
-        match work.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-            std::task::Poll::Ready(settled) => self.settle(front, settled),
-            std::task::Poll::Pending => {
-                front.running.push(work);
-                Ok(())
-            }
-        }
+        front.running.push(work);
+        Ok(())
     }
 
     /// How the step at `at` is looked up in the cache, if it may be.
@@ -410,7 +418,7 @@ impl Walk<'_> {
         if node.node.policy.retry.is_none() && node.node.each.is_none() {
             return self.resolve(node);
         }
-        let key = self.table.at(at).item.as_ref().map_or(at, |(_, template)| *template);
+        let key = self.table.at(at).item.as_deref().map_or(at, |(_, template)| *template);
         if let Some(bound) = front.bound.get(&key) {
             return Ok(Arc::clone(bound));
         }

@@ -181,10 +181,11 @@ impl Front {
     }
 
     fn make_ready(&mut self, table: &Table<'_>, at: usize, now: Timestamp) {
-        let policy = &table.node(at).node.policy;
-        self.ready.push((policy.priority, Reverse(at)));
+        let place = table.at(at);
+        self.ready.push((place.priority, Reverse(at)));
         // The limits of a template are those of each of its instances.
-        if !policy.limits.is_none() && (table.node(at).node.each.is_none() || table.at(at).item.is_some()) {
+        if place.timed && (place.node.node.each.is_none() || place.item.is_some()) {
+            let policy = &place.node.node.policy;
             self.ready_at.insert(at, now);
             let after = |ms: u64| now.checked_add(millis(ms)).unwrap_or(Timestamp::MAX);
             let queue = policy.limits.queue_ms.map(|ms| (after(ms), Alarm::Queue(at)));
@@ -195,7 +196,7 @@ impl Front {
 
     /// Tries a step again, with its place in the queue.
     pub(super) fn again(&mut self, table: &Table<'_>, at: usize) {
-        self.ready.push((table.node(at).node.policy.priority, Reverse(at)));
+        self.ready.push((table.at(at).priority, Reverse(at)));
     }
 
     /// Since when a step with limits is ready.
@@ -225,7 +226,7 @@ impl Front {
             edge = next;
         }
         // The last instance to be done wakes its template.
-        if let Some((_, template)) = table.at(at).item.as_ref()
+        if let Some((_, template)) = table.at(at).item.as_deref()
             && table.instances(*template).unwrap_or_default().iter().all(|at| table.is_done(*at))
         {
             self.again(table, *template);
@@ -315,7 +316,7 @@ pub(super) fn input(table: &Table<'_>, at: usize) -> Result<Value, StepError> {
             .cloned()
             .ok_or_else(|| missing(format!("step `{}` gave nothing at `{}`", from.step, from.at))),
         Input::Item(pointer) => {
-            let item = table.at(at).item.as_ref().map(|(item, _)| &item.value);
+            let item = table.at(at).item.as_deref().map(|(item, _)| &item.value);
             let part = item.and_then(|item| item.pointer(pointer)).cloned();
             part.ok_or_else(|| missing(format!("the item has nothing at `{pointer}`")))
         }

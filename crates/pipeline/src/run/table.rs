@@ -22,10 +22,12 @@ use crate::{
 pub(super) struct Place<'a> {
     pub(super) id: StepId,
     pub(super) node: &'a PlannedNode,
+    /// What the policy says about its turn, at hand.
+    pub(super) priority: i32,
+    pub(super) timed: bool,
     /// What this instance of a template is for, and the template's place.
-    pub(super) item: Option<(Item, usize)>,
+    pub(super) item: Option<Box<(Item, usize)>>,
     pub(super) step: StepState,
-    signals: Vec<Value>,
 }
 
 /// What became of everything.
@@ -35,6 +37,8 @@ pub(super) struct Table<'a> {
     index: IndexMap<StepId, usize>,
     /// The instances of each template that has become some.
     instances: BTreeMap<usize, Vec<usize>>,
+    /// What reached steps from outside.
+    signals: BTreeMap<usize, Vec<Value>>,
     /// The places in the order in which they were first named.
     named: Vec<usize>,
     finished: u64,
@@ -54,6 +58,7 @@ impl<'a> Table<'a> {
             places: Vec::with_capacity(nodes.len()),
             index: IndexMap::with_capacity(nodes.len()),
             instances: BTreeMap::new(),
+            signals: BTreeMap::new(),
             named: Vec::new(),
             finished,
             done: 0,
@@ -64,21 +69,17 @@ impl<'a> Table<'a> {
         };
         let fresh = steps.is_empty() && signals.is_empty();
         for node in nodes {
-            let mut place = Place {
-                id: node.id().clone(),
-                node,
-                item: None,
-                step: StepState::default(),
-                signals: Vec::new(),
-            };
+            let mut place = Place::new(node.id().clone(), node);
+            let at = table.places.len();
             if !fresh {
-                place.signals = signals.remove(node.id()).unwrap_or_default();
+                if let Some(heard) = signals.remove(node.id()) {
+                    table.signals.insert(at, heard);
+                }
                 // Taken out without moving the others, whose order is kept below.
                 if let Some(step) = steps.get_mut(node.id()) {
                     place.step = std::mem::take(step);
                 }
             }
-            let at = table.places.len();
             table.done += usize::from(place.is_done());
             table.index.insert(place.id.clone(), at);
             table.places.push(place);
@@ -104,14 +105,23 @@ impl<'a> Table<'a> {
 
     /// The same for those who tell others.
     pub(super) fn into_state(self) -> RunState {
-        let Self { places, index: _, instances: _, named, finished, done: _, plan, undoing, end, rest } =
-            self;
-        let mut signals = BTreeMap::new();
+        let Self {
+            places,
+            index: _,
+            instances: _,
+            signals: heard,
+            named,
+            finished,
+            done: _,
+            plan,
+            undoing,
+            end,
+            rest,
+        } = self;
+        let heard = heard.into_iter().map(|(at, heard)| (places[at].id.clone(), heard));
+        let mut signals: BTreeMap<_, _> = heard.collect();
         let mut slots: Vec<Option<(StepId, StepState)>> = Vec::with_capacity(places.len());
         for place in places {
-            if !place.signals.is_empty() {
-                signals.insert(place.id.clone(), place.signals);
-            }
             slots.push(Some((place.id, place.step)));
         }
         let mut steps = IndexMap::with_capacity(named.len());
@@ -148,7 +158,7 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn signals(&self, at: usize) -> &[Value] {
-        &self.places[at].signals
+        self.signals.get(&at).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn all_done(&self) -> bool {
@@ -248,8 +258,11 @@ impl<'a> Table<'a> {
         for (id, item) in instances {
             let known = self.rest.remove(&id);
             let (step, signals) = known.unwrap_or_default();
-            let place = Place { id: id.clone(), node, item: Some((item, at)), step, signals };
+            let place = Place { item: Some(Box::new((item, at))), step, ..Place::new(id.clone(), node) };
             let index = self.places.len();
+            if !signals.is_empty() {
+                self.signals.insert(index, signals);
+            }
             if place.step != StepState::default() {
                 self.named.push(index);
             }
@@ -277,7 +290,13 @@ impl<'a> Table<'a> {
     }
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    fn new(id: StepId, node: &'a PlannedNode) -> Self {
+        let policy = &node.node.policy;
+        let (priority, timed) = (policy.priority, !policy.limits.is_none());
+        Self { id, node, priority, timed, item: None, step: StepState::default() }
+    }
+
     fn is_done(&self) -> bool {
         matches!(self.step.phase, Phase::Finished { .. })
     }

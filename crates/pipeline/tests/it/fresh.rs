@@ -222,3 +222,44 @@ async fn runs_and_plans_can_be_sent_between_threads() {
     let draft = Pipeline::new("empty", "storefront".parse().unwrap()).draft().unwrap();
     assert!(sent(planner.plan(&draft)).await.unwrap().nodes().is_empty());
 }
+
+#[tokio::test]
+async fn what_moved_while_a_run_waited_is_refused_on_resuming_and_its_own_changes_are_not() {
+    let site = Site::new();
+    let opened = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let ask = Arc::clone(&opened);
+    let gate = flowline_pipeline::step::Function::<(), ()>::new("gate", 1).unwrap();
+    let mut registry = Registry::new();
+    registry.built_as(flowline_core::digest::Digest::of("build"));
+    registry.add(site.hosts.clone()).unwrap();
+    let step = flowline_pipeline::step::FnStep::pure(move |(): (), _| {
+        let open = ask.load(std::sync::atomic::Ordering::SeqCst);
+        std::future::ready(if open { Ok(()) } else { Err(StepError::waiting("the gate is shut", None)) })
+    });
+    registry.function(&gate, step);
+    let site = Site { registry: Arc::new(registry), ..site };
+    let mut pipeline = Pipeline::new("points", "storefront".parse().unwrap());
+    let point = |host: &str| Point { host: format!("{host}.awesome.com"), to: "newer".to_owned() };
+    let first = pipeline.step("a", point("a"));
+    let gate = pipeline.call("gate", &gate, ());
+    let second = pipeline.step("b", point("b"));
+    pipeline.after(&gate, &first).after(&second, &gate);
+    let planner = Planner::new(Arc::clone(&site.registry), authority(), site.clock());
+    let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+    let (runner, id, cancel) = (site.runner(), run_id("one"), Cancel::new());
+    let report = runner.run(&id, &plan, &cancel).await.unwrap();
+    assert!(matches!(report.ended, flowline_pipeline::run::Ended::Waiting { .. }), "{report:?}");
+    // What the run did itself has moved rightly.
+    assert_eq!(site.hosts.get("a.awesome.com").as_deref(), Some("newer"));
+    assert!(matches!(
+        runner.run(&id, &plan, &cancel).await.unwrap().ended,
+        flowline_pipeline::run::Ended::Waiting { .. }
+    ));
+    site.hosts.set("b.awesome.com", "elsewhere");
+    opened.store(true, std::sync::atomic::Ordering::SeqCst);
+    let RunError::Stale(moved) = runner.resume(&id, &cancel).await.unwrap_err() else { panic!("it moved") };
+    assert_eq!(moved.iter().map(|moved| moved.step.as_str()).collect::<Vec<_>>(), ["b"]);
+    // Put back, it goes on.
+    site.hosts.set("b.awesome.com", "new");
+    assert!(runner.resume(&id, &cancel).await.unwrap().succeeded());
+}

@@ -20,7 +20,7 @@ use flowline_pipeline::{
     plan::{ErrorClass, Limits, Policy, Retry, StepId},
     run::{Cause, CollectingReporter, Ended, OnFailure, Phase, Resolution, RunError},
     step::{Context, FnStep, Function, StepError},
-    testkit::{CrashPoint, Trial, crash_matrix},
+    testkit::{CrashPoint, Trial, WrapStore, crash_matrix, durability},
 };
 
 use crate::world::{Kit, authority};
@@ -239,6 +239,38 @@ async fn the_matrix_catches_an_undo_that_needs_its_effect_and_a_store_that_forge
     assert_eq!(found.promise, "nothing finished runs again", "{found}");
 }
 
+#[tokio::test]
+async fn records_live_as_long_as_they_must_and_the_disk_is_waited_for_no_more_than_that() {
+    let trial = |failing: bool, rollback: bool, wrap_store: Option<WrapStore>| {
+        move |clock: Arc<dyn Clock>| async move {
+            let kit = Kit::new();
+            Trial {
+                plan: kit.sealed(&kit.draft(failing), &clock).await,
+                registry: Arc::new(kit.registry),
+                authority: authority(),
+                rollback,
+                check: Box::new(|_| Ok(())),
+                wrap_store,
+            }
+        }
+    };
+    for (failing, rollback) in [(false, false), (true, false), (false, true)] {
+        durability(trial(failing, rollback, None)).await.unwrap();
+    }
+    let report = durability(trial(false, false, None)).await.unwrap();
+    // The lease twice, the beginning, the starts of `c` (with `b`'s) and `d`, the end.
+    assert_eq!(report.synced, 6, "{report:?}");
+    let weak = durability(trial(false, false, Some(|store| Arc::new(Weak(store))))).await.unwrap_err();
+    assert_eq!(weak.promise, "leases survive the loss of power", "{weak}");
+    let forgetful =
+        durability(trial(false, false, Some(|store| Arc::new(Forgetful(store))))).await.unwrap_err();
+    assert_eq!(forgetful.promise, "a step starts after the records of all that it waits for", "{forgetful}");
+}
+
+/// Never waits for the disk.
+#[derive(Debug)]
+struct Weak(Arc<dyn Store>);
+
 /// Says that it wrote what was finished, and did not.
 #[derive(Debug)]
 struct Forgetful(Arc<dyn Store>);
@@ -253,6 +285,48 @@ impl Store for Forgetful {
         mut batch: flowline_core::store::Batch,
     ) -> Result<flowline_core::store::Committed, flowline_core::store::StoreError> {
         batch.append.retain(|(_, event)| !event.id.as_str().ends_with("finished/a"));
+        self.0.commit(batch).await
+    }
+    async fn read(
+        &self,
+        key: &flowline_core::id::Key,
+    ) -> Result<Option<flowline_core::store::Document>, flowline_core::store::StoreError> {
+        self.0.read(key).await
+    }
+    async fn list(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(flowline_core::id::Key, flowline_core::store::Document)>, flowline_core::store::StoreError>
+    {
+        self.0.list(prefix).await
+    }
+    async fn events(
+        &self,
+        query: flowline_core::store::EventQuery,
+    ) -> Result<Vec<flowline_core::event::Recorded>, flowline_core::store::StoreError> {
+        self.0.events(query).await
+    }
+    async fn head(&self) -> Result<flowline_core::store::Position, flowline_core::store::StoreError> {
+        self.0.head().await
+    }
+    async fn changed(
+        &self,
+        after: flowline_core::store::Position,
+    ) -> Result<flowline_core::store::Position, flowline_core::store::StoreError> {
+        self.0.changed(after).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Weak {
+    fn capabilities(&self) -> flowline_core::store::StoreCapabilities {
+        self.0.capabilities()
+    }
+    async fn commit(
+        &self,
+        mut batch: flowline_core::store::Batch,
+    ) -> Result<flowline_core::store::Committed, flowline_core::store::StoreError> {
+        batch.durability = flowline_core::store::Durability::Written;
         self.0.commit(batch).await
     }
     async fn read(

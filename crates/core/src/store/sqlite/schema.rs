@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior, config::DbConfig};
 
 use super::{SqliteOptions, problem::Place};
 use crate::{
@@ -88,6 +88,8 @@ fn settle(connection: &Connection, busy_limit: Duration) -> rusqlite::Result<()>
     // The log is flushed by `sync`, after the commit; with NORMAL, SQLite itself flushes around checkpoints, which keeps the order.
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "temp_store", "memory")?;
+    // Without this a statement is planned anew whenever a parameter that the planner looked at has another value: at every append.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
 }
