@@ -10,6 +10,8 @@
 pub mod cli;
 #[cfg(all(feature = "config", feature = "process", feature = "router"))]
 pub mod delivery;
+#[cfg(feature = "cli")]
+pub mod guide;
 #[cfg(all(feature = "config", feature = "process", feature = "router"))]
 pub mod source;
 #[cfg(feature = "config")]

@@ -114,12 +114,13 @@ Safe to repeat: a deployment that was cut goes on, one that is done changes noth
     /// Show what the steps of a run printed
     #[command(after_help = "Examples:
   logs production           of its newest run
+  logs production/7         of the run that made deployment 7
   logs deploy-7-4fa2b1c3-0  of this run; any beginning that fits only one will do
   logs production web/build only this step
 
 Secrets are masked. Of each step at most 512 KiB are kept: its first lines and its newest.")]
     Logs {
-        /// The run, its beginning, or an environment, whose newest run is meant
+        /// The run, its beginning, an environment (its newest run), or ENVIRONMENT/N (its deployment N)
         run: String,
         /// Only this step
         step: Option<String>,
@@ -132,7 +133,7 @@ Secrets are masked. Of each step at most 512 KiB are kept: its first lines and i
   report production > run.html
   report production --out run.html")]
     Report {
-        /// The run, its beginning, or an environment, whose newest run is meant
+        /// The run, its beginning, an environment (its newest run), or ENVIRONMENT/N (its deployment N)
         run: String,
         /// Write to FILE instead of standard output
         #[arg(long, value_name = "FILE")]
@@ -145,7 +146,7 @@ Secrets are masked. Of each step at most 512 KiB are kept: its first lines and i
 
 The approval names the digest of the exact plan. The deployment goes on with the next `apply`.")]
     Approve {
-        /// The run, its beginning, or an environment, whose newest run is meant
+        /// The run, its beginning, an environment (its newest run), or ENVIRONMENT/N (its deployment N)
         run: String,
         /// Only this gate
         #[arg(long)]
@@ -228,6 +229,31 @@ The approval names the digest of the exact plan. The deployment goes on with the
     Receive {
         /// The payload; `-` for standard input
         file: PathBuf,
+    },
+    /// Say that there is a change, where no forge tells of it
+    #[command(after_help = "Examples:
+  propose 123 faster-checkout --title 'Checkout in one step'   called pr-123 from then on
+
+Call it again after a commit; the change moves on.")]
+    Propose {
+        /// Its number
+        number: u64,
+        /// Its branch
+        branch: String,
+        /// One line that says what it does
+        #[arg(long, default_value = "")]
+        title: String,
+    },
+    /// Say that a change was merged, where no forge tells of it
+    #[command(after_help = "Examples:
+  merged pr-123                   the main branch is what came out
+  merged pr-123 --revision 4fa2b1c3")]
+    Merged {
+        /// The change
+        change: String,
+        /// What came out of the merge [default: the main branch]
+        #[arg(long, short, value_name = "REV")]
+        revision: Option<String>,
     },
     /// Ask the topology's probes and smoke command of what runs in an environment
     #[command(after_help = "Examples:

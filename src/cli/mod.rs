@@ -13,7 +13,7 @@
 //! | --- | --- |
 //! | `plan`, `graph` | what a deployment would change, and in which order; nothing happens |
 //! | `apply`, `rollback` | deploys; goes back to the release before |
-//! | `preview`, `receive`, `verify`, `promote`, `close` | the way of a change |
+//! | `receive`, `propose`, `merged`, `preview`, `verify`, `promote`, `close` | the way of a change |
 //! | `release` | turns a feature on for a share of the people |
 //! | `status`, `history`, `timeline`, `why` | what there is, what happened, and for which reason |
 //! | `logs`, `report` | what a run printed; its page in HTML |

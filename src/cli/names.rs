@@ -90,15 +90,28 @@ pub(super) fn flag<'a>(delivery: &'a Delivery, text: &str) -> Result<&'a str, Cl
     }
 }
 
-/// A run: by its id, by the only beginning of one, or by an environment, whose newest run is meant.
+/// A run: by its id, by the only beginning of one, by an environment, whose newest run is meant, or by an environment's deployment:
+/// `production/3`.
 pub(super) async fn run(delivery: &Delivery, text: &str) -> Result<RunId, BoxError> {
     let runs = delivery.runs().await?;
     if let Some(found) = runs.iter().find(|run| run.as_str() == text) {
         return Ok(found.clone());
     }
-    let mut starting = runs.iter().filter(|run| run.as_str().starts_with(text));
-    if let (Some(only), None) = (starting.next(), starting.next()) {
-        return Ok(only.clone());
+    if let Some((name, number)) = text.split_once('/') {
+        return numbered(delivery, &environment(delivery, name).await?, number).await;
+    }
+    let starting: Vec<_> = runs.iter().filter(|run| run.as_str().starts_with(text)).collect();
+    match starting.as_slice() {
+        [] => {}
+        [only] => return Ok((*only).clone()),
+        several => {
+            let several: Vec<_> = several.iter().take(LISTED).map(|run| format!("`{run}`")).collect();
+            return Err(CliError::Usage {
+                problem: format!("`{text}` is the beginning of several runs"),
+                help: format!("write more of one of {}", several.join(", ")),
+            }
+            .into());
+        }
     }
     if environments(delivery).await?.iter().any(|name| name == text) {
         return newest(delivery, &text.parse()?).await;
@@ -119,6 +132,18 @@ pub(super) async fn url(
         return Ok(delivery.url(environment, component).await?);
     }
     Ok(delivery.topology().address_in(environment, component)?.to_string())
+}
+
+/// The run of a deployment, by its number.
+async fn numbered(delivery: &Delivery, environment: &EnvironmentName, text: &str) -> Result<RunId, BoxError> {
+    let record = delivery.environment(environment).await?;
+    let history = record.map(|record| record.history).unwrap_or_default();
+    let found = history.iter().find(|deployment| deployment.generation.to_string() == text);
+    found.map(|deployment| deployment.run.clone()).ok_or_else(|| {
+        let known: Vec<_> =
+            history.iter().rev().map(|deployment| deployment.generation.to_string()).collect();
+        unknown("deployment", text, &known).into()
+    })
 }
 
 /// The newest run that an environment's stream names: one that deployed, or one that was stopped.

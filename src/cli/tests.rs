@@ -151,6 +151,8 @@ async fn help_works_anywhere_and_names_commands_and_exit_codes() {
       completions  Print what a shell needs to complete this command line
       preview      Give a change an environment of its own, or move it on after a push
       receive      Take in GitHub's `pull_request` webhook: a change opens, moves on, merges or closes
+      propose      Say that there is a change, where no forge tells of it
+      merged       Say that a change was merged, where no forge tells of it
       verify       Ask the topology's probes and smoke command of what runs in an environment
       promote      Move a merged change on: what was verified, by digest
       release      Turn a feature on for a share of its audience, without a deployment

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`serve`](Delivery::serve) | holds the router and keeps alive what should run, on this host |
 //! | [`receive`](Delivery::receive) | takes in a forge's webhook: a change opens, moves, merges, closes |
+//! | [`propose`](Delivery::propose), [`merged`](Delivery::merged) | tell of a change where no forge does |
 //! | [`preview`](Delivery::preview) | gives a change an environment of its own |
 //! | [`verify`](Delivery::verify) | judges what runs in an environment |
 //! | [`plan`](Delivery::plan) | says what a deployment would change, and what it may not touch |

@@ -1,11 +1,11 @@
 //! A pull request's own environment: opened by a webhook, deployed with what the change touches, gone when the change is.
 
 use flowline_core::{
-    change::{Change, ChangeState},
+    change::{Change, ChangeSource, ChangeState, Risk},
     event::Event,
     grant::Granted,
     id::{ChangeId, ResourceId, ScopeId},
-    name::{AppName, EnvironmentName},
+    name::{AppName, EnvironmentName, Person},
     store::{Batch, Durability, Revision, StoreExt},
     verdict::Verdict,
 };
@@ -83,6 +83,44 @@ impl Delivery {
             .append(record::change_stream(&change.id)?, event);
         self.store().commit(batch).await.map_err(doing())?;
         Ok(Received { change, news: true })
+    }
+
+    /// Says that there is a change, where no forge does: `branch` as number `number`, to be merged into the topology's branch. Its shepherd is
+    /// the delivery's actor, or the topology's. Doing it again after a commit moves the change on.
+    ///
+    /// # Errors
+    /// If there is no such branch, or the store does not answer.
+    pub async fn propose(&self, number: u64, branch: &str, title: &str) -> Result<Received, DeliveryError> {
+        let base_branch = self.topology().branch.clone();
+        let source = ChangeSource {
+            branch: branch.to_owned(),
+            head: self.source().resolve(branch).await?,
+            base: self.source().resolve(&base_branch).await?,
+            base_branch,
+            merged: None,
+        };
+        let change = Change {
+            id: ChangeId::new(format!("pr-{number}"))?,
+            app: self.app().clone(),
+            number,
+            title: title.to_owned(),
+            shepherd: Person::new(self.actor()).unwrap_or_else(|_| self.topology().shepherd.clone()),
+            risk: Risk::default(),
+            source,
+            state: ChangeState::Open,
+        };
+        self.take_in(change).await
+    }
+
+    /// Says that `change` was merged, where no forge does, and that `revision` is what came out.
+    ///
+    /// # Errors
+    /// If there is no such change or revision, or the store does not answer.
+    pub async fn merged(&self, change: &ChangeId, revision: &str) -> Result<Received, DeliveryError> {
+        let mut change = self.change(change).await?;
+        change.source.merged = Some(self.source().resolve(revision).await?);
+        change.state = ChangeState::Merged;
+        self.take_in(change).await
     }
 
     /// The change `id`, as the last webhook told it.

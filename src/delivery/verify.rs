@@ -13,7 +13,6 @@ use flowline_core::{
 };
 use flowline_envs::probe::{Client, HttpProbe};
 use flowline_pipeline::{
-    Cancel,
     exec::{Command, ExecError, Executor, Line, local::LocalExecutor},
     step::Context,
 };
@@ -114,7 +113,7 @@ impl Delivery {
             .args(arguments)
             .env("PATH", flowline_envs::provision::local::DEFAULT_PATH);
         let limit = std::time::Duration::try_from(self.topology().verify.timeout).unwrap_or_default();
-        let cancel = Cancel::new();
+        let cancel = self.cancel.child();
         let mut last = String::new();
         let mut keep = |line: Line| last = line.text();
         let executor = LocalExecutor::new(std::sync::Arc::clone(self.clock()));

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test says so by panicking")]
 
 mod bad_input;
+mod deployer;
+mod guide;
 mod identity;
 mod story;
 mod support;

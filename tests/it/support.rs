@@ -10,10 +10,15 @@ use serde_json::Value;
 
 /// The quickstart's executable, which `cargo test` builds beside this test.
 pub(crate) fn quickstart() -> PathBuf {
+    program("quickstart")
+}
+
+/// An example's executable.
+pub(crate) fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
-    let program = target.join("examples/quickstart");
-    assert!(program.exists(), "build it first: cargo build --example quickstart");
+    let program = target.join("examples").join(name);
+    assert!(program.exists(), "build it first: cargo build --example {name}");
     program
 }
 

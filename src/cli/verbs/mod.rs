@@ -45,6 +45,8 @@ pub(super) async fn run(cli: &Cli, session: Session, verb: Verb) -> Result<Answe
         }
         Verb::Preview { change } => way::preview(&session, &change).await,
         Verb::Receive { file } => way::receive(&session, &file).await,
+        Verb::Propose { number, branch, title } => way::propose(&session, number, &branch, &title).await,
+        Verb::Merged { change, revision } => way::merged(&session, &change, revision.as_deref()).await,
         Verb::Verify { environment } => way::verify(&session, &environment).await,
         Verb::Promote { change, environment } => {
             way::promote(&session, &change, environment.as_deref()).await

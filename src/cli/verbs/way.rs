@@ -6,7 +6,10 @@ use flowline_core::{error::BoxError, verdict::Outcome};
 
 use super::{deploy, host::Routed};
 use crate::cli::answer::add;
-use crate::cli::{Answer, CliError, Exit, Session, names};
+use crate::{
+    cli::{Answer, CliError, Exit, Session, names},
+    delivery::Received,
+};
 
 pub(super) async fn receive(session: &Session, file: &Path) -> Result<Answer, BoxError> {
     let delivery = session.delivery()?;
@@ -19,7 +22,32 @@ pub(super) async fn receive(session: &Session, file: &Path) -> Result<Answer, Bo
     } else {
         fs::read(file).map_err(failed)?
     };
-    let received = delivery.receive(&payload).await?;
+    told(&delivery.receive(&payload).await?)
+}
+
+pub(super) async fn propose(
+    session: &Session,
+    number: u64,
+    branch: &str,
+    title: &str,
+) -> Result<Answer, BoxError> {
+    let title = if title.is_empty() { branch } else { title };
+    told(&session.delivery()?.propose(number, branch, title).await?)
+}
+
+pub(super) async fn merged(
+    session: &Session,
+    change: &str,
+    revision: Option<&str>,
+) -> Result<Answer, BoxError> {
+    let delivery = session.delivery()?;
+    let change = names::change(&delivery, change).await?;
+    let revision = revision.unwrap_or(&delivery.topology().branch).to_owned();
+    told(&delivery.merged(&change, &revision).await?)
+}
+
+/// What became known of a change.
+fn told(received: &Received) -> Result<Answer, BoxError> {
     let change = &received.change;
     let state = serde_json::to_value(change.state)?;
     let news = if received.news { "" } else { ", as was known" };

@@ -97,7 +97,7 @@ impl Page {
             } else {
                 value
             };
-            fact(&Text(name).to_string(), &value)?;
+            fact(&Text(capital(name)).to_string(), &value)?;
         }
         self.text.push_str("</dl></header>\n");
         Ok(())
@@ -108,7 +108,7 @@ impl Page {
         write!(
             self.text,
             "<section><h2>What was undone, and why</h2>\n<p class=\"why\">{}</p>\n<p class=\"soft\">Undoing began at {}, after {}.</p>\n<ul>\n",
-            Text(&sentence(&cause.to_string())),
+            Named(&sentence(&cause.to_string())),
             moment(*at),
             short(at.duration_since(view.started)),
         )?;
@@ -124,7 +124,7 @@ impl Page {
                 self.text,
                 "<li class=\"bad-text\"><code>{}</code> could not be undone: {}</li>",
                 Text(&step),
-                Text(&error)
+                Named(&error)
             )?;
         }
         for step in view.steps.iter().filter(|step| {
@@ -227,7 +227,7 @@ impl Page {
                 "<li>{}<div><code>{}</code> {}{undo} <span class=\"soft id\">{}, {}</span>",
                 Sign(action),
                 Text(node.id()),
-                Text(summary),
+                Named(summary),
                 Text(&node.node.kind),
                 node.effect.name()
             )?;
@@ -297,7 +297,7 @@ impl Page {
             let number = attempt.number;
             match (&attempt.error, attempt.how) {
                 (Some(error), _) => {
-                    write!(self.text, "<p class=\"bad-text\">Attempt {number} failed: {}</p>", Text(error))?;
+                    write!(self.text, "<p class=\"bad-text\">Attempt {number} failed: {}</p>", Named(error))?;
                 }
                 (None, Some(How::Probed)) => {
                     write!(
@@ -316,7 +316,7 @@ impl Page {
             }
         }
         if let Phase::UndoFailed { error, .. } = &step.phase {
-            write!(self.text, "<p class=\"bad-text\">It could not be undone: {}</p>", Text(error))?;
+            write!(self.text, "<p class=\"bad-text\">It could not be undone: {}</p>", Named(error))?;
         }
         for (time, signal) in &step.signals {
             write!(self.text, "<p>{} came from outside: <code>{}</code></p>", moment(*time), Text(signal))?;
@@ -412,9 +412,13 @@ fn moment(time: Timestamp) -> String {
 }
 
 fn sentence(text: &str) -> String {
+    format!("{}.", capital(text).trim_end_matches('.'))
+}
+
+fn capital(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
+    format!("{first}{}", letters.as_str())
 }
 
 fn style_digest() -> String {
@@ -465,6 +469,24 @@ impl<T: Display> Display for Text<T> {
             }
         }
         Ok(())
+    }
+}
+
+/// Text from outside whose names in backticks are set apart; an odd backtick is one.
+struct Named<T>(T);
+
+impl<T: Display> Display for Named<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let mut rest = text.as_str();
+        while let Some((before, name, after)) = rest
+            .split_once('`')
+            .and_then(|(before, rest)| rest.split_once('`').map(|(name, after)| (before, name, after)))
+        {
+            write!(f, "{}<code>{}</code>", Text(before), Text(name))?;
+            rest = after;
+        }
+        Text(rest).fmt(f)
     }
 }
 

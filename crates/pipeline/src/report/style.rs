@@ -20,13 +20,13 @@ section,.head{background:var(--card);border:1px solid var(--line);border-radius:
 .badge{display:inline-block;border-radius:99px;padding:.1rem .65rem;font-size:.8rem;font-weight:600;white-space:nowrap;vertical-align:.2em;background:var(--calmbg);color:var(--calm)}
 .badge.good{background:var(--goodbg);color:var(--good)}.badge.bad{background:var(--badbg);color:var(--bad)}
 .badge.warn{background:var(--warnbg);color:var(--warn)}.badge.back{background:var(--backbg);color:var(--back)}
-dl.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.7rem 1.2rem;margin:1rem 0 0}
+dl.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(12.5rem,1fr));gap:.7rem 1.2rem;margin:1rem 0 0}
 dt{color:var(--soft);font-size:.8rem}dd{margin:0}
 .why{border-left:4px solid var(--back);padding:.1rem 0 .1rem .9rem;margin:0 0 .8rem}
 ul{margin:.3rem 0;padding-left:1.2rem}
 .soft{color:var(--soft)}.bad-text{color:var(--bad)}
-.axis{display:flex;justify-content:space-between;color:var(--soft);font-size:.75rem;margin:0 4.6rem .25rem 13.6rem}
-.row{display:grid;grid-template-columns:13rem 1fr 4rem;gap:.6rem;align-items:center;padding:.16rem 0;font-size:.9rem}
+.axis{display:flex;justify-content:space-between;color:var(--soft);font-size:.75rem;margin:0 6.2rem .25rem 13.6rem}
+.row{display:grid;grid-template-columns:13rem 1fr 5.6rem;gap:.6rem;align-items:center;padding:.16rem 0;font-size:.9rem}
 .row>a{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .row>span{text-align:right;color:var(--soft);font-size:.8rem;white-space:nowrap;font-variant-numeric:tabular-nums}
 .row svg{display:block;width:100%;height:1.1rem;background:var(--well);border-radius:5px}
@@ -57,6 +57,6 @@ footer{color:var(--soft);font-size:.8rem;margin:1.5rem 0 0}
 @media(max-width:44rem){main{padding:.8rem .6rem 2rem}section,.head{padding:.9rem .8rem}h1{font-size:1.3rem}
 .axis{margin:0 0 .25rem}.axis .fine{display:none}
 .row{grid-template-columns:1fr auto;gap:.1rem .6rem;padding:.35rem 0}.row svg{grid-column:1/-1;grid-row:2}
-.row>a{white-space:normal}.body{padding-left:.2rem}dl.facts{grid-template-columns:1fr 1fr}}
+.row>a{white-space:normal}summary .grow{min-width:5rem}.body{padding-left:.2rem}dl.facts{grid-template-columns:1fr 1fr}}
 @media print{body{background:#fff}section,.head{break-inside:avoid}pre{max-height:none}}
 ";
