@@ -92,7 +92,7 @@ impl ProviderMetadata {
 ///    floats; floats without a fraction are fine as integers.
 /// 3. A disabled flag is the default with [`Reason::Disabled`], without error.
 ///
-/// *Errors by meaning*: [`ErrorCode`](crate::client::ErrorCode).
+/// *Errors by meaning*: [`ErrorCode`](crate::client::ErrorCode). The suite is `testkit::provider`.
 pub trait Provider: Debug + Send + Sync {
     /// What identifies it.
     fn metadata(&self) -> ProviderMetadata;

@@ -1,6 +1,9 @@
 //! flowline's own engine as a provider.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 
@@ -10,14 +13,14 @@ use crate::{
     client::{
         Emitter, ErrorCode, EvaluationContext, EvaluationError, Event, EventDetails, FlagMetadata, Reason,
     },
-    engine::{Evaluation, Stage},
+    engine::{Changes, Evaluation, Stage},
     value::Value,
 };
 
 /// Serves the flags of a [`Toggles`] handle, whatever keeps that up to date.
 ///
-/// Ready as soon as it is bound. Whoever changes the flags tells it with [`notify`](Self::notify); a
-/// driver does so.
+/// Ready as soon as it is bound. Whoever changes the flags tells it with [`notify`](Self::notify), as a [`Feed`](crate::source::Feed) and
+/// [`Flags`](crate::flags::Flags::provider) do, or changes them through it.
 ///
 /// The rules: a flag without a value for this context (switched off, or its document says so) is the caller's default, with the engine's reason
 /// and without error; a value of another type is `TYPE_MISMATCH`; the engine's errors keep their codes, and the flag's metadata comes along.
@@ -60,6 +63,15 @@ impl TogglesProvider {
     /// The handle that it serves.
     pub fn toggles(&self) -> &Toggles {
         &self.toggles
+    }
+
+    /// Changes some flags, and tells the clients which.
+    pub fn update(&self, changes: Changes) {
+        let keys = changes.flags.iter().map(|flag| &*flag.key);
+        let keys: BTreeSet<Arc<str>> =
+            keys.chain(changes.removed_flags.iter().map(String::as_str)).map(Arc::from).collect();
+        self.toggles.update(changes);
+        self.notify(Event::ConfigurationChanged, EventDetails::changed(keys));
     }
 
     /// Tells the clients what happened to the flags. What changes the status is remembered for when the provider is bound later.
@@ -217,6 +229,21 @@ mod tests {
         assert_eq!(code("size"), Some(ErrorCode::TypeMismatch));
         assert_eq!(code("missing"), Some(ErrorCode::FlagNotFound));
         assert!(code("broken").is_some());
+    }
+
+    #[test]
+    fn clients_hear_what_is_changed_through_it() {
+        let provider = Arc::new(TogglesProvider::new(toggles()));
+        let (api, told) = (isolated::api(), Arc::new(Mutex::new(Vec::new())));
+        let tell = Arc::clone(&told);
+        api.add_handler(Event::ConfigurationChanged, move |details| {
+            tell.lock().unwrap().push(details.flags_changed.join(" "));
+        });
+        drop(api.set_provider(Arc::clone(&provider) as Arc<dyn Provider>).unwrap());
+        let flags = vec![Flag::boolean("new"), Flag::boolean("on")];
+        provider.update(Changes { flags, removed_flags: vec!["off".to_owned()], ..Changes::default() });
+        assert_eq!(*told.lock().unwrap(), ["new off on"]);
+        assert!(!api.client().boolean("on", true, ()));
     }
 
     #[test]

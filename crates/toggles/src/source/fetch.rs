@@ -72,6 +72,8 @@ impl Response {
 /// 2. A body beyond [`Request::limit`] is [`SourceError::TooLarge`], noticed before more than that is in memory.
 /// 3. Any status is an answer, not an error. Redirects are not followed: credentials go to no other host.
 /// 4. The future may be dropped at any point and stops the request; limits of time are the caller's.
+///
+/// *Errors by kind*: [`SourceError`]. The suite is `testkit::fetch`.
 #[async_trait]
 pub trait Fetch: Debug + Send + Sync {
     /// Sends `request` and waits for the whole answer.

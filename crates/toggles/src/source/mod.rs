@@ -72,7 +72,7 @@ pub enum Loaded {
 /// 2. Memory is bounded: what is larger than a limit of the source's is an error, noticed before it is read to the end.
 /// 3. `load` with the tag of the present document is cheap and answers [`Loaded::Same`].
 ///
-/// *Errors by kind*: [`SourceError`].
+/// *Errors by kind*: [`SourceError`]. The suite is `testkit::source`.
 #[async_trait]
 pub trait FlagSource: Debug + Send + Sync {
     /// Where it is, for messages. Without secrets.
