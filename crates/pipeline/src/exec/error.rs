@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use flowline_core::{
     SignedDuration,
-    error::{BoxError, ErrorKind, Kinded, Retry},
+    error::{BoxError, ErrorKind, Kinded},
 };
 
 /// Why a command did not end well.
@@ -136,7 +136,8 @@ pub enum ExecError {
         killed: bool,
     },
     /// The connection to where it ran broke, or the engine that ran it went away. The other side ends it as soon as it notices, but how far
-    /// it came nobody knows: ask the world (a step's probe) before doing it again.
+    /// it came nobody knows: ask the world before doing it again. The run engine does so by the effect that the step declares: one that is
+    /// `Probed` is probed before another attempt, one that is `Once` is left to a person.
     #[error(
         "lost {place} while `{program}` ran there; whether it took effect is unknown: probe before running it again"
     )]
@@ -183,17 +184,6 @@ impl Kinded for ExecError {
             Self::Interrupted { .. } => ErrorKind::Unavailable,
             Self::Files { .. } | Self::Lost { .. } => ErrorKind::Other,
             Self::Unsupported => ErrorKind::Unsupported,
-        }
-    }
-
-    /// As the kind says, but what may have happened is never simply done again.
-    fn retry(&self) -> Retry {
-        match self {
-            Self::Interrupted { .. } => Retry::Never,
-            _ => match self.kind() {
-                ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Busy => Retry::Later,
-                _ => Retry::Never,
-            },
         }
     }
 }

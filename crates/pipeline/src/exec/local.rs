@@ -33,7 +33,9 @@ const LOOKS: i32 = 20;
 
 /// Runs commands on this host.
 ///
-/// Hermetic in environment and standard input; files and network are those of the host. Must be used within a tokio runtime with I/O.
+/// Hermetic in environment and standard input; files and network are those of the host. A command is the leader of a process group, not of
+/// a session, which would take `unsafe` code: a process that makes itself a session of its own leaves the group, and is neither waited for
+/// nor killed. Must be used within a tokio runtime with I/O.
 #[derive(Debug, Clone)]
 pub struct LocalExecutor {
     clock: Arc<dyn Clock>,

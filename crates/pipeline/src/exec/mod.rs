@@ -1,4 +1,10 @@
 //! How a command runs: an [`Executor`] takes a [`Command`] that says everything it may see, and passes on what it prints.
+//!
+//! | executor | runs commands | keeps away |
+//! | --- | --- | --- |
+//! | [`LocalExecutor`] (feature `process`) | as processes of this host | the environment |
+//! | `ContainerExecutor` (feature `container`) | in containers of one image | the environment, files, the network, memory beyond a limit |
+//! | `SshExecutor` (feature `ssh`) | on another host | the environment; this host's files |
 
 mod command;
 #[cfg(all(feature = "container", unix))]

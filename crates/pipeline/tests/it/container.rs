@@ -65,6 +65,16 @@ async fn a_container_is_given_little() {
     let error = said(&executor, &eats).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed, "{error:?}");
 
+    let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let reach = format!("nc -w 2 127.0.0.1 {} </dev/null && echo reached", open.local_addr().unwrap().port());
+    // Whoever comes is sent away, so that `nc` ends.
+    std::thread::spawn(move || open.accept().map(drop));
+    let mut reach = sh(&reach, dir.path()).limit(SignedDuration::from_secs(20));
+    assert!(said(&executor, &reach).await.is_err());
+    reach.network = true;
+    let other = executor.clone().with_network("host");
+    assert_eq!(said(&other, &reach).await.unwrap(), "reached");
+
     let digest = format!("localhost/none@sha256:{}", "0".repeat(64));
     let none =
         ContainerExecutor::new(executor.engine().clone(), digest.parse().unwrap(), Arc::new(SystemClock));
@@ -147,7 +157,7 @@ async fn an_engine_that_goes_away_leaves_the_effect_unknown() {
     let error =
         executor.run(&sh("echo up; sleep 300", "/".as_ref()), &mut up, &Cancel::new()).await.unwrap_err();
     assert!(error.is_unknown() && matches!(error, ExecError::Interrupted { .. }), "{error:?}");
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Never));
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Later));
 
     let error = executor.run(&sh("true", "/".as_ref()), &mut |_| {}, &Cancel::new()).await.unwrap_err();
     assert!(matches!(error, ExecError::Unreachable { .. }) && !error.is_unknown(), "{error:?}");

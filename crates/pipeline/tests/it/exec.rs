@@ -131,3 +131,36 @@ async fn each_fault_breaks_the_promise_that_it_should() {
     });
     futures_util::future::join_all(checks).await;
 }
+
+/// The most memory that this process ever used, in kilobytes.
+fn most_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+async fn a_gigabyte(executor: &dyn Executor) {
+    let mut command = Command::new("/bin/sh", "/")
+        .args(["-c", "head -c 1000000000 /dev/zero | tr '\\0' 'x'"])
+        .env("PATH", "/usr/bin:/bin");
+    command.keep = 1_000;
+    let (before, mut bytes) = (most_memory(), 0_u64);
+    let mut take = |line: Line| bytes += line.bytes.len() as u64;
+    let exited = executor.run(&command, &mut take, &Cancel::new()).await.unwrap();
+    assert_eq!((bytes, exited.dropped), (1_000_000_000, 999_999_000));
+    let grew = most_memory() - before;
+    println!("{executor:?}: {grew} kB more");
+    assert!(grew < 16 * 1024, "{grew} kB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute; by hand"]
+async fn a_gigabyte_of_output_takes_bounded_memory_everywhere() {
+    a_gigabyte(&local()).await;
+    if let Some(sshd) = crate::places::Sshd::start() {
+        a_gigabyte(&sshd.executor()).await;
+    }
+    if let Some(podman) = crate::places::Podman::start() {
+        a_gigabyte(&podman.executor().await).await;
+    }
+}

@@ -53,6 +53,7 @@ pub(crate) fn eventually(what: &str, mut seen: impl FnMut() -> bool) {
 }
 
 /// A Podman service with storage of its own, and an image of busybox in it.
+#[derive(Debug)]
 pub(crate) struct Podman {
     dir: tempfile::TempDir,
     service: Child,
@@ -143,6 +144,7 @@ impl Drop for Podman {
 }
 
 /// An sshd on loopback with a host key and one user key of its own.
+#[derive(Debug)]
 pub(crate) struct Sshd {
     dir: tempfile::TempDir,
     server: Child,
@@ -217,6 +219,11 @@ impl Sshd {
         SshExecutor::new(self.host(), Arc::new(SystemClock))
             .with_grace(SignedDuration::from_millis(600))
             .with_root(self.path("remote").display().to_string())
+    }
+
+    /// Serves again, as a host that comes back.
+    pub(crate) fn come_back(&mut self) {
+        self.server = Self::serve(self.dir.path(), self.port);
     }
 
     /// Ends the server and every connection to it, as a host that goes away.

@@ -1,22 +1,35 @@
 //! The executor over SSH against an sshd on loopback.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use flowline_core::{
     SignedDuration,
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     digest::Digest,
     error::{ErrorKind, Kinded, Retry},
+    id::RunId,
     secret::Secret,
+    store::MemoryStore,
 };
 use flowline_pipeline::{
-    Cancel,
+    Cancel, Pipeline, Registry, Runner,
     exec::{Command, ExecError, Executor, Line, SshExecutor, SshHost},
+    plan::{Planner, Policy, Retry as Retries},
+    run::{Progress, Reporter},
+    step::Effect,
+    steps::{self, RunCommand},
     testkit,
 };
 use futures_util::stream::{self, StreamExt};
 
-use crate::places::{Sshd, eventually};
+use crate::{
+    places::{Sshd, eventually},
+    world::authority,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ssh_executor_keeps_every_promise() {
@@ -82,7 +95,7 @@ async fn a_lost_connection_ends_the_far_process_and_leaves_the_effect_unknown() 
     };
     let error = executor.run(&sh(script, dir.path()), &mut up, &Cancel::new()).await.unwrap_err();
     assert!(error.is_unknown() && matches!(error, ExecError::Interrupted { .. }), "{error:?}");
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Never));
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Later));
     let text = error.to_string();
     let (before, after) = (text.split(' ').next().unwrap(), text.split_once(" while ").unwrap().1);
     insta::assert_snapshot!(format!("{before} … while {after}"), @"lost … while `/bin/sh` ran there; whether it took effect is unknown: probe before running it again");
@@ -94,6 +107,47 @@ async fn a_lost_connection_ends_the_far_process_and_leaves_the_effect_unknown() 
         before = size();
         quiet > 15
     });
+}
+
+/// Once the command says that it is up, the host goes away and comes back.
+#[derive(Debug)]
+struct Outage(Mutex<Sshd>);
+
+impl Reporter for Outage {
+    fn report(&self, progress: &Progress<'_>) {
+        if matches!(progress, Progress::Line { line, .. } if line.bytes == b"up") {
+            let mut sshd = self.0.lock().unwrap();
+            sshd.vanish();
+            sshd.come_back();
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_lost_connection_the_world_is_asked_and_nothing_is_done_twice() {
+    let Some(sshd) = Sshd::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut registry = Registry::new();
+    steps::register(&mut registry, Arc::new(sshd.executor())).unwrap();
+    let registry = Arc::new(registry);
+    let mut pipeline = Pipeline::new("deploy", "storefront".parse().unwrap());
+    let command = RunCommand::new("/bin/sh", dir.path(), Effect::Probed)
+        .args(["-c", "echo once >>did; echo up; exec sleep 300"])
+        .env("PATH", "/usr/bin:/bin")
+        .probed_by("/bin/sh", ["-c".to_owned(), "test -e did && cat did".to_owned()]);
+    let step = pipeline.step("migrate", command);
+    let mut policy = Policy::default();
+    policy.retry = Some(Retries { attempts: 20, first_ms: 100, cap_ms: 200, ..Retries::default() });
+    pipeline.policy(&step, policy);
+    let planner = Planner::new(Arc::clone(&registry), authority(), Arc::clone(&clock));
+    let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+    let runner = Runner::new(Arc::new(MemoryStore::new()), registry, authority(), clock)
+        .reporter(Arc::new(Outage(Mutex::new(sshd))));
+    let report = runner.run(&RunId::new("one").unwrap(), &plan, &Cancel::new()).await.unwrap();
+    assert!(report.succeeded(), "{report:?}");
+    assert_eq!(report.state.output(&step).unwrap().unwrap().stdout, "once");
+    assert_eq!(fs::read_to_string(dir.path().join("did")).unwrap(), "once\n");
 }
 
 #[tokio::test]

@@ -60,6 +60,10 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 /// as on this host, inputs read-only; no network unless it is declared; no capabilities, no new privileges; bounded memory and processes.
 /// What it does not get: any other file of this host, a variable that was not declared, an answer to a prompt.
 ///
+/// Inside, only the first process is asked to stop, as an engine signals no others; its end takes them all. A rootless engine maps users:
+/// there, user 0 is the one that the engine runs as ([`with_user`](Self::with_user)). Images are never pulled: an image that is missing is
+/// an error, so that nothing waits for a registry in the middle of a deployment.
+///
 /// The image needs `/usr/bin/env`, which drops the variables that engines add ([`with_env_program`](Self::with_env_program)); the engine
 /// needs its small init program (Docker has one; Podman: catatonit), so that signals mean the same as elsewhere. Secrets are variables of
 /// the container: whoever may use the engine's socket can read them while it runs.

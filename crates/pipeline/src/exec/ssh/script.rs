@@ -45,7 +45,7 @@ pub(super) fn preamble(mark: &str, root: &str) -> String {
 pub(super) fn missing(digests: &[&str]) -> String {
     let mut script = [
         r#"(umask 077; mkdir -p "$b" "$r/run") || say failed make "$b""#,
-        r#"find "$r/run" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} +"#,
+        r#"find "$r/run" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} +; find "$b" -name "put-*" -mtime +1 -exec rm -f {} +"#,
         r#"have() { [ -f "$b/$1" ] && { hash "$b/$1"; [ "$h" = "$1" ] && return; rm -f "$b/$1"; }; printf "%s\n" "$1"; }"#,
         "",
     ]
