@@ -88,6 +88,13 @@ impl Digester {
     }
 }
 
+impl From<[u8; 32]> for Digest {
+    /// The digest with these bytes: for whoever hashed a stream piece by piece.
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}", self.hex())

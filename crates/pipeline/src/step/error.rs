@@ -2,7 +2,7 @@
 
 use flowline_core::{
     Timestamp,
-    error::{BoxError, ErrorKind, Kinded, Retry, chain},
+    error::{BoxError, ErrorKind, Kinded, Retry},
 };
 
 /// A step failed.
@@ -48,7 +48,13 @@ impl StepError {
     /// The error of a backend, with its kind and whether trying again helps.
     pub fn of(error: impl Kinded + Send + Sync + 'static) -> Self {
         let (kind, retry) = (error.kind(), error.retry());
-        Self { message: chain(&error), kind, retry: Some(retry), waiting: None, source: Some(error.into()) }
+        Self {
+            message: error.to_string(),
+            kind,
+            retry: Some(retry),
+            waiting: None,
+            source: Some(error.into()),
+        }
     }
 
     /// The same with the error that led to it.

@@ -1,12 +1,26 @@
 //! Suites for implementers of this crate's traits, and the crash matrix for anybody's own pipeline.
 //!
-//! [`crash_matrix`] runs a pipeline on a manual clock and kills it at every point at which it matters; [`durability`] holds each of its records
-//! against what it must survive.
+//! | item | what it checks or breaks |
+//! | --- | --- |
+//! | [`step`] | the suite of [`Step`](crate::step::Step): effect, preview, probe, undo, grants, secrets |
+//! | [`executor`] | the suite of [`Executor`](crate::exec::Executor) |
+//! | [`journal`] | runs on any [`Store`](flowline_core::store::Store): what survives, what is synced, who may walk |
+//! | [`crash_matrix`] | a whole pipeline on a manual clock, killed at every point at which it matters |
+//! | [`durability`] | each record of a run, against what it must survive |
+//! | [`Faults`] | any executor, step or reporter, failing or crashing at the call that a test chooses |
 
 mod crash;
 mod durability;
 mod executor;
+mod faults;
+mod journal;
+mod step;
 
-pub use self::durability::{DurabilityReport, durability};
-pub use self::executor::{Broken, executor, executor_promise, executor_promises};
-pub use crash::{Check, CrashPoint, CrashReport, Trial, Violation, WrapStore, crash_matrix};
+pub use self::{
+    crash::{Check, CrashPoint, CrashReport, Trial, Violation, WrapStore, crash_matrix},
+    durability::{DurabilityReport, durability},
+    executor::{Broken, executor, executor_promise, executor_promises},
+    faults::{Faults, FaultyExecutor, FaultyReporter, FaultyStep},
+    journal::{Open, journal, journal_promise, journal_promises},
+    step::{StepTrial, step, step_promise, step_promises},
+};

@@ -2,7 +2,12 @@
 
 #[cfg(test)]
 #[cfg(unix)]
+mod archive;
+#[cfg(test)]
+#[cfg(unix)]
 mod container;
+#[cfg(test)]
+mod delivery;
 #[cfg(test)]
 #[cfg(unix)]
 mod exec;
@@ -31,10 +36,17 @@ mod secrets;
 #[cfg(test)]
 mod skip;
 #[cfg(test)]
+mod sql;
+#[cfg(test)]
 #[cfg(unix)]
 mod ssh;
 #[cfg(test)]
+mod step_suite;
+#[cfg(test)]
 #[cfg(unix)]
 mod steps;
+#[cfg(test)]
+#[cfg(unix)]
+mod sync;
 #[cfg(test)]
 mod world;

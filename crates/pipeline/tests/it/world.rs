@@ -51,12 +51,41 @@ impl World {
 }
 
 pub(crate) fn authority() -> Authority {
-    let grant = Grant {
+    authority_of(&["host:*.awesome.com"])
+}
+
+/// The storefront's authority over `patterns`.
+pub(crate) fn authority_of(patterns: &[&str]) -> Authority {
+    let grant = |pattern: &&str| Grant {
         app: "storefront".parse().unwrap(),
-        resource: Pattern::new("host:*.awesome.com").unwrap(),
+        resource: Pattern::new(*pattern).unwrap(),
         because: String::new(),
     };
-    Authority::new("storefront".parse().unwrap(), &Grants { grants: vec![grant] })
+    let grants = Grants { grants: patterns.iter().map(grant).collect() };
+    Authority::new("storefront".parse().unwrap(), &grants)
+}
+
+fn fails() -> Function<(), ()> {
+    Function::new("fails", 1).unwrap()
+}
+
+/// A registry with what `add` adds and the step of [`failing`], and an authority over `patterns`.
+pub(crate) fn granted_world(
+    patterns: &[&str],
+    add: impl FnOnce(&mut Registry),
+) -> (Arc<Registry>, Authority) {
+    let mut registry = Registry::new();
+    registry.built_as(Digest::of("build"));
+    let step = FnStep::pure(|(), _| async { Err::<(), _>(StepError::failed("the smoke test failed")) });
+    registry.function(&fails(), step);
+    add(&mut registry);
+    (Arc::new(registry), authority_of(patterns))
+}
+
+/// Adds a step after `before` that fails.
+pub(crate) fn failing<T>(pipeline: &mut Pipeline, before: &flowline_pipeline::Output<T>) {
+    let failed = pipeline.call("fails", &fails(), ());
+    pipeline.after(&failed, before);
 }
 
 /// Functions of every effect, each on the world; `fail` names a step that fails.

@@ -1,0 +1,375 @@
+//! The release directory on this host: what is there, and each move in an order from which the next process goes on wherever this one dies.
+//!
+//! 1. The new release is copied to `releases/.incoming` and brought to the disk.
+//! 2. `releases.json` says from which release to which this run switches: the intent, before anything that can be seen.
+//! 3. `.incoming` is renamed to the release's name.
+//! 4. `current` is replaced by one rename.
+//! 5. Old releases are removed.
+//!
+//! Undoing reads the intent, so it knows what was before although the process that knew is gone.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use flowline_core::digest::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::{SyncError, SyncFiles, Synced, exists};
+use crate::{
+    cancel::Cancel,
+    steps::tree::{self, Tree, breathe, failed},
+};
+
+/// What a look at both sides finds.
+pub(super) struct Look {
+    /// The current release's name and tree.
+    pub(super) current: Option<(String, Tree)>,
+    /// The source's tree, if it is there.
+    pub(super) source: Option<Tree>,
+}
+
+/// A release directory, held by this process alone until this is dropped.
+pub(super) struct Host {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// The file `releases.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    format: u32,
+    /// Oldest first; the last [`REMEMBERED`].
+    switches: Vec<Switch>,
+}
+
+/// One run's switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switch {
+    /// The step of the run.
+    key: String,
+    /// The release that was current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    to: String,
+    /// The tree of `to`.
+    digest: Digest,
+    /// Whether this switch made `to`, so that undoing removes it.
+    made: bool,
+}
+
+const REMEMBERED: usize = 200;
+const INCOMING: &str = ".incoming";
+
+/// Looks at both sides and changes nothing.
+pub(super) async fn look(spec: &SyncFiles, cancel: &Cancel) -> Result<Look, SyncError> {
+    plain(&spec.to)?;
+    let source = if exists(&spec.from) { Some(source(spec, cancel).await?) } else { None };
+    let current = match current(&spec.to)? {
+        Some(name) => {
+            let shared: Vec<_> = spec.shared.iter().cloned().collect();
+            let at = releases(&spec.to).join(&name);
+            let tree = if exists(&at) { Tree::read(&at, &shared, cancel).await? } else { Tree::default() };
+            Some((name, tree))
+        }
+        None => None,
+    };
+    Ok(Look { current, source })
+}
+
+impl Host {
+    /// Opens the release directory at `root`, making it if it is not there.
+    pub(super) fn open(root: &Path) -> Result<Self, SyncError> {
+        plain(root)?;
+        tree::create_directories(&releases(root))?;
+        let path = root.join(".lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(SyncError::Busy(root.to_owned())),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error).into()),
+        }
+    }
+
+    /// Makes the source the current release, once for each `key`.
+    pub(super) async fn sync(
+        &self,
+        spec: &SyncFiles,
+        key: &str,
+        cancel: &Cancel,
+    ) -> Result<Synced, SyncError> {
+        let mut record = self.record()?;
+        let current = current(&self.root)?;
+        if let Some(switch) = record.of(key).cloned() {
+            if current.as_ref() == Some(&switch.to) {
+                self.clean(spec, &record)?;
+                return Ok(Synced { release: switch.to, digest: switch.digest });
+            }
+            if current != switch.from {
+                return Err(self.switched_again(switch.from.as_deref(), current));
+            }
+            // Cut short before the switch: begin again, as the source may be another one by now.
+            self.forget(&mut record, key)?;
+        }
+        let source = source(spec, cancel).await?;
+        let digest = source.digest();
+        if let Some(expected) = spec.digest.filter(|expected| *expected != digest) {
+            return Err(SyncError::OtherTree { from: spec.from.clone(), expected, found: digest });
+        }
+        if let Some(name) = &current
+            && self.holds(spec, name, digest, cancel).await?
+        {
+            return Ok(Synced { release: name.clone(), digest });
+        }
+        let reused = self.whole(spec, digest, cancel).await?;
+        let to = if let Some(name) = &reused {
+            name.clone()
+        } else {
+            self.receive(spec, &source, cancel).await?;
+            format!("{:06}-{}", self.last()? + 1, digest.short())
+        };
+        let switch =
+            Switch { key: key.to_owned(), from: current, to: to.clone(), digest, made: reused.is_none() };
+        record.switches.push(switch);
+        self.write(&mut record)?;
+        breathe(cancel).await?;
+        if reused.is_none() {
+            let (incoming, release) = (self.releases().join(INCOMING), self.releases().join(&to));
+            fs::rename(&incoming, &release).map_err(failed("name", &release))?;
+            tree::sync(&self.releases())?;
+        }
+        breathe(cancel).await?;
+        self.switch(Some(&to))?;
+        // From here on it has happened: whoever cancels now undoes it.
+        tokio::task::yield_now().await;
+        self.clean(spec, &record)?;
+        Ok(Synced { release: to, digest })
+    }
+
+    /// Takes back what was done under `key`.
+    pub(super) fn undo(&self, key: &str) -> Result<(), SyncError> {
+        let mut record = self.record()?;
+        let Some(switch) = record.of(key).cloned() else {
+            return Ok(tree::remove(&self.releases().join(INCOMING))?);
+        };
+        let current = current(&self.root)?;
+        if current.as_ref() == Some(&switch.to) && current != switch.from {
+            if let Some(before) = &switch.from
+                && !exists(&self.releases().join(before))
+            {
+                return Err(SyncError::Gone { release: before.clone(), releases: self.releases() });
+            }
+            self.switch(switch.from.as_deref())?;
+        } else if current != switch.from {
+            return Err(self.switched_again(Some(&switch.to), current));
+        }
+        self.forget(&mut record, key)
+    }
+
+    /// Removes what the switch of `key` made, which must not be current, and its entry.
+    fn forget(&self, record: &mut Record, key: &str) -> Result<(), SyncError> {
+        if let Some(switch) = record.of(key).filter(|switch| switch.made) {
+            tree::remove(&self.releases().join(&switch.to))?;
+        }
+        tree::remove(&self.releases().join(INCOMING))?;
+        record.switches.retain(|switch| switch.key != key);
+        self.write(record)
+    }
+
+    /// Copies the source to where nobody looks yet.
+    async fn receive(&self, spec: &SyncFiles, source: &Tree, cancel: &Cancel) -> Result<(), SyncError> {
+        for path in &spec.shared {
+            let shared = self.root.join("shared").join(path);
+            if !exists(&shared) {
+                return Err(SyncError::NotShared(shared));
+            }
+        }
+        let incoming = self.releases().join(INCOMING);
+        tree::remove(&incoming)?;
+        source.copy(&spec.from, &incoming, cancel).await?;
+        for path in &spec.shared {
+            let at = incoming.join(path);
+            if let Some(parent) = at.parent() {
+                tree::create_directories(parent)?;
+            }
+            let up: PathBuf = path.components().skip(1).map(|_| "..").collect();
+            tree::link(&up.join("../../shared").join(path), &at)?;
+        }
+        Ok(())
+    }
+
+    /// Points `current` to `release`, in one move.
+    fn switch(&self, release: Option<&str>) -> Result<(), SyncError> {
+        let link = self.root.join("current");
+        match release {
+            Some(release) => {
+                let beside = self.root.join(".current.new");
+                tree::remove(&beside)?;
+                tree::link(&Path::new("releases").join(release), &beside)?;
+                fs::rename(&beside, &link).map_err(failed("switch", &link))?;
+            }
+            None => tree::remove(&link)?,
+        }
+        Ok(tree::sync(&self.root)?)
+    }
+
+    /// Removes all but the newest releases; never the current one, the one before it, or what is not ours.
+    fn clean(&self, spec: &SyncFiles, record: &Record) -> Result<(), SyncError> {
+        let current = current(&self.root)?;
+        let before = record.switches.iter().rev().find(|switch| Some(&switch.to) == current.as_ref());
+        let before = before.and_then(|switch| switch.from.clone());
+        let names = self.names()?;
+        let old = names.len().saturating_sub(spec.keep.max(1));
+        for name in names.into_iter().take(old) {
+            if Some(&name) != current.as_ref() && Some(&name) != before.as_ref() {
+                tree::remove(&self.releases().join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A release that holds this tree, all of it.
+    async fn whole(
+        &self,
+        spec: &SyncFiles,
+        digest: Digest,
+        cancel: &Cancel,
+    ) -> Result<Option<String>, SyncError> {
+        let end = format!("-{}", digest.short());
+        for name in self.names()?.into_iter().rev().filter(|name| name.ends_with(&end)) {
+            if self.holds(spec, &name, digest, cancel).await? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the release `name` holds the tree `digest`, and the shared links.
+    async fn holds(
+        &self,
+        spec: &SyncFiles,
+        name: &str,
+        digest: Digest,
+        cancel: &Cancel,
+    ) -> Result<bool, SyncError> {
+        let at = self.releases().join(name);
+        if !exists(&at) || !spec.shared.iter().all(|path| at.join(path).is_symlink()) {
+            return Ok(false);
+        }
+        let shared: Vec<_> = spec.shared.iter().cloned().collect();
+        // One that was damaged, even so that it is no tree any more, is not reused.
+        match Tree::read(&at, &shared, cancel).await {
+            Ok(tree) => Ok(tree.digest() == digest),
+            Err(tree::TreeError::Cancelled) => Err(tree::TreeError::Cancelled.into()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// The names of the releases that this step made, oldest first. Nothing else in the directory is ever touched.
+    fn names(&self) -> Result<Vec<String>, SyncError> {
+        let releases = self.releases();
+        let mut names = Vec::new();
+        for found in fs::read_dir(&releases).map_err(failed("list", &releases))? {
+            let name = found.map_err(failed("list", &releases))?.file_name();
+            names.extend(name.to_str().filter(|name| number(name).is_some()).map(str::to_owned));
+        }
+        names.sort_by_key(|name| number(name));
+        Ok(names)
+    }
+
+    fn last(&self) -> Result<u64, SyncError> {
+        Ok(self.names()?.last().and_then(|name| number(name)).unwrap_or(0))
+    }
+
+    fn releases(&self) -> PathBuf {
+        releases(&self.root)
+    }
+
+    fn record(&self) -> Result<Record, SyncError> {
+        let path = self.root.join("releases.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
+            Err(error) => return Err(failed("read", &path)(error).into()),
+        };
+        serde_json::from_slice(&bytes).map_err(|error| SyncError::Record { path, problem: error.to_string() })
+    }
+
+    fn write(&self, record: &mut Record) -> Result<(), SyncError> {
+        record.format = 1;
+        let old = record.switches.len().saturating_sub(REMEMBERED);
+        record.switches.drain(..old);
+        let path = self.root.join("releases.json");
+        let bytes = serde_json::to_vec_pretty(record)
+            .map_err(|error| SyncError::Record { path: path.clone(), problem: error.to_string() })?;
+        Ok(tree::replace(&path, &bytes)?)
+    }
+
+    fn switched_again(&self, expected: Option<&str>, found: Option<String>) -> SyncError {
+        SyncError::SwitchedAgain {
+            path: self.root.join("current"),
+            expected: expected.unwrap_or("nothing").to_owned(),
+            found: found.unwrap_or_else(|| "nothing".to_owned()),
+        }
+    }
+}
+
+impl Record {
+    fn of(&self, key: &str) -> Option<&Switch> {
+        self.switches.iter().rev().find(|switch| switch.key == key)
+    }
+}
+
+/// The tree of the source, which must leave out what is shared.
+async fn source(spec: &SyncFiles, cancel: &Cancel) -> Result<Tree, SyncError> {
+    for path in &spec.shared {
+        tree::inside(path)?;
+    }
+    let source = Tree::read(&spec.from, &[], cancel).await?;
+    match spec.shared.iter().find(|path| source.entries.contains_key(*path)) {
+        Some(path) => Err(SyncError::SharedTwice { path: path.clone(), from: spec.from.clone() }),
+        None => Ok(source),
+    }
+}
+
+/// The release that `current` leads to.
+fn current(root: &Path) -> Result<Option<String>, SyncError> {
+    let link = root.join("current");
+    let to = match fs::read_link(&link) {
+        Ok(to) => to,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(SyncError::NotALink(link)),
+        Err(error) => return Err(failed("read the link", &link)(error).into()),
+    };
+    let name = to.strip_prefix("releases").ok().and_then(Path::to_str).filter(|name| number(name).is_some());
+    name.map(|name| Some(name.to_owned())).ok_or(SyncError::NotALink(link))
+}
+
+/// Refuses a path that leads through a link, as what is granted is the path.
+fn plain(root: &Path) -> Result<(), SyncError> {
+    tree::resource("dir", root)?;
+    let there = root.ancestors().find(|path| exists(path)).unwrap_or(Path::new("/"));
+    let real = there.canonicalize().map_err(failed("look at", there))?;
+    if real == there { Ok(()) } else { Err(SyncError::Link { path: there.to_owned(), real }) }
+}
+
+fn releases(root: &Path) -> PathBuf {
+    root.join("releases")
+}
+
+/// The number of a release that this step made: `000017-2cf24dba5fb0`.
+fn number(name: &str) -> Option<u64> {
+    let (number, digest) = name.split_once('-')?;
+    let plain = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
+    let hex = digest.len() == 12 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (plain && hex).then(|| number.parse().ok()).flatten()
+}

@@ -1,0 +1,294 @@
+//! Putting files on this host so that whoever reads them sees the old release or the new one, never a mixture.
+
+mod host;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use flowline_core::{
+    digest::Digest,
+    error::{BoxError, ErrorKind, Kinded},
+    id::ResourceId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::tree::{self, TreeError};
+use crate::{
+    cancel::Cancel,
+    step::{
+        Action, Context, Effect, Fingerprint, Observed, Preview, PreviewContext, Spec, Step, StepError, Undo,
+    },
+};
+use host::{Host, Look};
+
+/// Files on their way into a release directory.
+///
+/// The directory `to` gets this shape:
+///
+/// ```text
+/// to/current                -> releases/000017-2cf24dba5fb0
+/// to/releases/000016-…         what was before, the last few kept
+/// to/releases/000017-2cf24dba5fb0
+/// to/shared/uploads            linked into each release (`shared`)
+/// to/releases.json             which release each run switched from and to
+/// ```
+///
+/// *Effect*: idempotent, under the run's key. A release is copied beside the others, checked by digest, brought to the disk, and then one
+/// rename switches `current`. A release that is there already, and whole, is not copied again.
+///
+/// *Undo*: `current` leads to what it led to before, and the release that this step made is removed; what it cleaned away to keep only
+/// `keep` does not come back. Refused if somebody switched again since.
+///
+/// *Touches* `dir:` and the path of `to`, such as `dir:/srv/www`.
+///
+/// *Errors by kind*: `NotFound` (no such source, or a shared path is missing), `Invalid` (a link that leads out of the tree, a device, a
+/// path that is not absolute or leads through a link), `Conflict` (the source changed or is not the declared digest, somebody switched
+/// again, `current` is no link), `Busy` (another process works on the same directory), `Denied`, `Unavailable` (the disk is full).
+///
+/// After Capistrano's layout, with one difference: releases are numbered instead of named by the time, so that their order depends on no
+/// clock and cleaning up on no directory's time.
+///
+/// ```
+/// use flowline_pipeline::{Pipeline, steps::SyncFiles};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut pipeline = Pipeline::new("site", "storefront".parse()?);
+/// let synced = pipeline.step("sync", SyncFiles::new("/build/site", "/srv/www").shared("uploads"));
+/// # let _ = synced; Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncFiles {
+    /// The directory whose content, or the one file, becomes the release.
+    pub from: PathBuf,
+    /// The directory with `current` and `releases`: absolute, without `..`, and not through a link. It is made if it is not there.
+    pub to: PathBuf,
+    /// How many releases are kept, 1 or more; the current one and the one before it always are.
+    #[serde(default = "five")]
+    pub keep: usize,
+    /// Relative paths that are links to the same path below `to/shared`, which must be there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub shared: BTreeSet<PathBuf>,
+    /// The digest of the tree that is meant; another one is refused. Without it, the release is what `from` holds when the step runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+fn five() -> usize {
+    5
+}
+
+impl SyncFiles {
+    /// The content of `from` as the newest release in `to`, keeping 5.
+    pub fn new(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
+        Self { from: from.into(), to: to.into(), keep: five(), shared: BTreeSet::new(), digest: None }
+    }
+
+    /// The same, keeping `keep` releases.
+    #[must_use]
+    pub fn keep(mut self, keep: usize) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// The same with `path` shared by all releases.
+    #[must_use]
+    pub fn shared(mut self, path: impl Into<PathBuf>) -> Self {
+        self.shared.insert(path.into());
+        self
+    }
+
+    /// The same, only for this tree.
+    #[must_use]
+    pub fn digest(mut self, digest: Digest) -> Self {
+        self.digest = Some(digest);
+        self
+    }
+}
+
+/// What is current after a [`SyncFiles`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {
+    /// The name of the release.
+    pub release: String,
+    /// The digest of its tree.
+    pub digest: Digest,
+}
+
+impl Spec for SyncFiles {
+    const KIND: &'static str = "files/sync";
+    type Input = ();
+    type Output = Synced;
+}
+
+/// Why a release could not be made current, or not be taken back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// Files can't be read or written.
+    #[error("the files of a release cannot be used")]
+    Files {
+        /// What that means.
+        kind: ErrorKind,
+        /// Which file, and why.
+        source: BoxError,
+    },
+    /// `to` is not a plain path.
+    #[error("{} leads through a link to {}; name that directory instead", .path.display(), .real.display())]
+    Link {
+        /// As written.
+        path: PathBuf,
+        /// Where it leads.
+        real: PathBuf,
+    },
+    /// The source is another tree than the one meant.
+    #[error("{} holds tree {}, not {}; build it again, or plan anew", .from.display(), .found.short(), .expected.short())]
+    OtherTree {
+        /// The source.
+        from: PathBuf,
+        /// What was meant.
+        expected: Digest,
+        /// What is there.
+        found: Digest,
+    },
+    /// Something that all releases share is not there.
+    #[error("{} is shared by all releases and not there; make it first", .0.display())]
+    NotShared(PathBuf),
+    /// The source brings along what is shared.
+    #[error("`{}` is shared by all releases, and {} brings its own; leave it out of one of them", .path.display(), .from.display())]
+    SharedTwice {
+        /// The shared path.
+        path: PathBuf,
+        /// The source.
+        from: PathBuf,
+    },
+    /// `current` is something else than a link to a release.
+    #[error("{} is no link to a release; move it away, then try again", .0.display())]
+    NotALink(PathBuf),
+    /// Somebody else switched in between.
+    #[error("{} now leads to `{found}`, not to `{expected}`: somebody switched in between; decide which is right and switch by hand, or plan anew", .path.display())]
+    SwitchedAgain {
+        /// The link.
+        path: PathBuf,
+        /// Where it should lead.
+        expected: String,
+        /// Where it leads.
+        found: String,
+    },
+    /// The release to go back to is gone.
+    #[error("the release `{release}` to go back to is not in {} any more; keep more releases", .releases.display())]
+    Gone {
+        /// Its name.
+        release: String,
+        /// Where it was.
+        releases: PathBuf,
+    },
+    /// Another process works on the directory.
+    #[error("another process works on {}; it will be done soon", .0.display())]
+    Busy(PathBuf),
+    /// The record of switches can't be read.
+    #[error("{} is damaged ({problem}); move it away to begin a new one, the releases stay", .path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl From<TreeError> for SyncError {
+    fn from(error: TreeError) -> Self {
+        Self::Files { kind: error.kind(), source: error.into() }
+    }
+}
+
+impl Kinded for SyncError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Files { kind, .. } => *kind,
+            Self::Link { .. } | Self::SharedTwice { .. } => ErrorKind::Invalid,
+            Self::OtherTree { .. } | Self::NotALink(_) | Self::SwitchedAgain { .. } => ErrorKind::Conflict,
+            Self::NotShared(_) | Self::Gone { .. } => ErrorKind::NotFound,
+            Self::Busy(_) => ErrorKind::Busy,
+            Self::Record { .. } => ErrorKind::Corrupt,
+        }
+    }
+}
+
+/// The code of [`SyncFiles`]: on this host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SyncFilesStep;
+
+#[async_trait]
+impl Step for SyncFilesStep {
+    type Spec = SyncFiles;
+
+    fn effect(&self, _: &SyncFiles) -> Effect {
+        Effect::idempotent()
+    }
+
+    fn undoing(&self, _: &SyncFiles) -> Undo {
+        Undo::Compensate
+    }
+
+    fn touches(&self, spec: &SyncFiles) -> Vec<ResourceId> {
+        touched(spec).into_iter().collect()
+    }
+
+    async fn preview(&self, spec: &SyncFiles, _: &PreviewContext) -> Result<Preview, StepError> {
+        let resource = touched(spec).map_err(StepError::of)?;
+        let Look { current, source } = host::look(spec, &Cancel::new()).await.map_err(StepError::of)?;
+        let found = current.as_ref().map(|(release, tree)| (release.clone(), tree.digest()));
+        let wanted = source.as_ref().map(tree::Tree::digest);
+        let fingerprint = match &found {
+            Some((_, digest)) => Fingerprint::of(digest).map_err(not_json)?,
+            None => Fingerprint::absent(),
+        };
+        let (action, details) = match (&current, &source) {
+            (_, None) => (Action::Run, vec![format!("{} is not there yet", spec.from.display())]),
+            (None, Some(source)) => (Action::Create, source.changes_from(&tree::Tree::default())),
+            (Some((_, current)), Some(source)) if current == source => (Action::Keep, Vec::new()),
+            (Some((_, current)), Some(source)) => (Action::Update, source.changes_from(current)),
+        };
+        let summary = format!("makes {} the current release of {}", spec.from.display(), spec.to.display());
+        let preview = Preview::of(summary, vec![Observed { resource, action, fingerprint, details }]);
+        match (action, found, wanted) {
+            (Action::Keep, Some((release, digest)), Some(_)) => {
+                let known = serde_json::to_value(Synced { release, digest }).map_err(not_json)?;
+                Ok(preview.knowing(known))
+            }
+            _ => Ok(preview),
+        }
+    }
+
+    async fn run(&self, spec: &SyncFiles, (): (), context: &Context) -> Result<Synced, StepError> {
+        let resource = touched(spec).map_err(StepError::of)?;
+        context.granted(&resource)?;
+        let host = Host::open(&spec.to).map_err(StepError::of)?;
+        host.sync(spec, &context.key(), context.cancel()).await.map_err(StepError::of)
+    }
+
+    async fn undo(&self, spec: &SyncFiles, _: Option<Synced>, context: &Context) -> Result<(), StepError> {
+        let resource = touched(spec).map_err(StepError::of)?;
+        context.granted(&resource)?;
+        if !exists(&spec.to) {
+            return Ok(());
+        }
+        let host = Host::open(&spec.to).map_err(StepError::of)?;
+        host.undo(&context.key()).map_err(StepError::of)
+    }
+}
+
+fn touched(spec: &SyncFiles) -> Result<ResourceId, SyncError> {
+    Ok(tree::resource("dir", &spec.to)?)
+}
+
+fn not_json(error: serde_json::Error) -> StepError {
+    StepError::new(ErrorKind::Other, "a tree cannot be written as JSON").because(error)
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}

@@ -1,0 +1,369 @@
+//! Files into a release directory, on the real file system.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use flowline_core::{clock::Clock, error::Kinded, id::RunId, store::MemoryStore};
+use flowline_pipeline::{
+    Cancel, Pipeline, Runner,
+    plan::Planner,
+    run::{Ended, Report},
+    steps::{SyncFiles, SyncFilesStep, Synced},
+    testkit::{self, StepTrial, Trial},
+};
+
+use crate::world::granted_world;
+
+/// A source and a release directory with one release in it, if asked.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Self { dir };
+        fs::create_dir_all(site.source().join("assets")).unwrap();
+        fs::write(site.source().join("index.html"), "one").unwrap();
+        fs::write(site.source().join("assets/run.sh"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(site.source().join("assets/run.sh"), PermissionsExt::from_mode(0o750)).unwrap();
+        symlink("../index.html", site.source().join("assets/home")).unwrap();
+        site
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().canonicalize().unwrap()
+    }
+
+    fn source(&self) -> PathBuf {
+        self.root().join("source")
+    }
+
+    fn target(&self) -> PathBuf {
+        self.root().join("www")
+    }
+
+    fn spec(&self) -> SyncFiles {
+        SyncFiles::new(self.source(), self.target())
+    }
+
+    fn says(&self, text: &str) -> &Self {
+        fs::write(self.source().join("index.html"), text).unwrap();
+        self
+    }
+
+    fn current(&self) -> String {
+        fs::read_to_string(self.target().join("current/index.html")).unwrap_or_default()
+    }
+
+    fn releases(&self) -> Vec<String> {
+        names(&self.target().join("releases"))
+    }
+
+    async fn run(&self, run: &str, spec: SyncFiles, fails: bool) -> Report {
+        let store = Arc::new(MemoryStore::new());
+        self.run_on(store, run, spec, fails).await.0
+    }
+
+    /// Runs it, which must end well.
+    async fn deploy(&self, run: &str, spec: SyncFiles) {
+        let report = self.run(run, spec, false).await;
+        assert!(report.succeeded(), "{report:?}");
+    }
+
+    async fn run_on(
+        &self,
+        store: Arc<MemoryStore>,
+        run: &str,
+        spec: SyncFiles,
+        fails: bool,
+    ) -> (Report, Runner) {
+        let clock: Arc<dyn Clock> = Arc::new(flowline_core::clock::SystemClock);
+        let (registry, authority) = granted_world(&["dir:*"], |registry| {
+            registry.add(SyncFilesStep).unwrap();
+        });
+        let mut pipeline = Pipeline::new("site", "storefront".parse().unwrap());
+        let synced = pipeline.step("sync", spec);
+        if fails {
+            crate::world::failing(&mut pipeline, &synced);
+        }
+        let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::clone(&clock));
+        let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+        let runner = Runner::new(store, registry, authority, clock);
+        (runner.run(&RunId::new(run).unwrap(), &plan, &Cancel::new()).await.unwrap(), runner)
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let Ok(found) = fs::read_dir(dir) else { return Vec::new() };
+    let mut names: Vec<_> = found.map(|found| found.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The tree at `root`, with what counts about it.
+pub(crate) fn shown(root: &Path) -> String {
+    let mut lines = Vec::new();
+    let mut ahead = vec![root.to_owned()];
+    while let Some(dir) = ahead.pop() {
+        let Ok(found) = fs::read_dir(&dir) else { continue };
+        for found in found {
+            let path = found.unwrap().path();
+            let (at, meta) = (path.strip_prefix(root).unwrap().to_owned(), path.symlink_metadata().unwrap());
+            let mode = meta.permissions().mode() & 0o7777;
+            lines.push(if meta.is_symlink() {
+                format!("{} -> {}", at.display(), fs::read_link(&path).unwrap().display())
+            } else if meta.is_dir() {
+                ahead.push(path);
+                format!("{}/ {mode:o}", at.display())
+            } else {
+                format!("{} {mode:o} {:?}", at.display(), fs::read_to_string(&path).unwrap())
+            });
+        }
+    }
+    lines.sort();
+    lines.join("\n")
+}
+
+fn trial() -> StepTrial<SyncFilesStep> {
+    let site = Site::new();
+    fs::create_dir_all(site.target().join("releases/000001-000000000000")).unwrap();
+    fs::write(site.target().join("releases/000001-000000000000/index.html"), "before").unwrap();
+    symlink("releases/000001-000000000000", site.target().join("current")).unwrap();
+    let target = site.target();
+    let world =
+        move || format!("{}\n{}", shown(&target.join("current")), names(&target.join("releases")).len());
+    StepTrial::new(SyncFilesStep, site.spec(), world).keeping(site)
+}
+
+#[tokio::test]
+async fn the_step_keeps_every_promise() {
+    let broken = testkit::step(async || trial()).await;
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[tokio::test]
+async fn a_first_release_can_be_undone_to_nothing() {
+    let fresh = async || {
+        let site = Site::new();
+        let target = site.target();
+        let world =
+            move || format!("{} {:?}", shown(&target.join("current")), names(&target.join("releases")));
+        StepTrial::new(SyncFilesStep, site.spec(), world).keeping(site)
+    };
+    let broken = testkit::step(fresh).await;
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[tokio::test]
+async fn it_survives_a_crash_anywhere_and_is_undone_as_a_whole() {
+    for fails in [false, true] {
+        let report = testkit::crash_matrix(async |clock| {
+            let site = Site::new();
+            let (registry, authority) = granted_world(&["dir:*"], |registry| {
+                registry.add(SyncFilesStep).unwrap();
+            });
+            let mut pipeline = Pipeline::new("site", "storefront".parse().unwrap());
+            let synced = pipeline.step("sync", site.spec());
+            if fails {
+                crate::world::failing(&mut pipeline, &synced);
+            }
+            let planner = Planner::new(Arc::clone(&registry), authority.clone(), clock);
+            let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+            let check = move |ended: &Ended| {
+                let (current, releases) = (site.current(), site.releases());
+                match ended {
+                    Ended::Succeeded if current == "one" && releases.len() == 1 => Ok(()),
+                    Ended::Undone { .. } if current.is_empty() && releases.is_empty() => Ok(()),
+                    _ => Err(format!("{ended:?}: {current} {releases:?}")),
+                }
+            };
+            Trial { registry, authority, plan, rollback: false, check: Box::new(check), wrap_store: None }
+        })
+        .await;
+        let report = report.unwrap_or_else(|violation| panic!("{violation}"));
+        assert!(report.crashes > 8, "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn releases_are_numbered_kept_and_cleaned() {
+    let site = Site::new();
+    for number in 1..=5 {
+        site.says(&number.to_string()).deploy(&format!("run-{number}"), site.spec().keep(3)).await;
+        assert_eq!(site.current(), number.to_string());
+    }
+    let numbers: Vec<_> = site.releases().iter().map(|name| name[..6].to_owned()).collect();
+    assert_eq!(numbers, ["000003", "000004", "000005"]);
+    // What was deployed before is there, whole, and not copied again.
+    site.says("4").deploy("back", site.spec().keep(3)).await;
+    assert_eq!((site.current().as_str(), site.releases().len()), ("4", 3));
+    // A foreign directory is nobody's to clean.
+    fs::create_dir(site.target().join("releases/20260101000000")).unwrap();
+    site.says("6").deploy("more", site.spec().keep(1)).await;
+    assert!(site.releases().contains(&"20260101000000".to_owned()));
+    assert_eq!(site.releases().len(), 3, "the foreign one, the current one, the one before");
+}
+
+#[tokio::test]
+async fn a_failure_later_in_the_run_switches_back() {
+    let site = Site::new();
+    site.deploy("good", site.spec()).await;
+    let before = shown(&site.target().join("current"));
+    let report = site.says("bad").run("bad", site.spec(), true).await;
+    assert!(matches!(report.ended, Ended::Undone { .. }), "{report:?}");
+    assert_eq!(shown(&site.target().join("current")), before);
+    assert_eq!(site.releases().len(), 1);
+}
+
+#[tokio::test]
+async fn undo_leaves_alone_what_somebody_deployed_since() {
+    let site = Site::new();
+    let store = Arc::new(MemoryStore::new());
+    let (_, runner) = site.run_on(Arc::clone(&store), "first", site.spec(), false).await;
+    assert!(site.says("two").run_on(store, "second", site.spec(), false).await.0.succeeded());
+    let report = runner.rollback(&RunId::new("first").unwrap()).await.unwrap();
+    let Ended::UndoIncomplete { failures, .. } = &report.ended else { panic!("{report:?}") };
+    let said = failures.values().next().unwrap();
+    assert!(said.contains("somebody switched in between"), "{said}");
+    assert_eq!(site.current(), "two");
+}
+
+#[tokio::test]
+async fn permissions_and_links_are_kept_and_shared_paths_linked() {
+    let site = Site::new();
+    let spec = site.spec().shared("assets/uploads").shared("config.toml");
+    let report = site.run("without", spec.clone(), false).await;
+    let Ended::Undone { cause, .. } = &report.ended else { panic!("{report:?}") };
+    assert!(cause.to_string().contains("shared by all releases and not there"), "{cause}");
+    fs::create_dir_all(site.target().join("shared/assets/uploads")).unwrap();
+    fs::write(site.target().join("shared/config.toml"), "shared").unwrap();
+    let report = site.run("with", spec, false).await;
+    assert!(report.succeeded(), "{report:?}");
+    insta::assert_snapshot!(shown(&site.target().join("current")), @r##"
+    assets/ 755
+    assets/home -> ../index.html
+    assets/run.sh 750 "#!/bin/sh\n"
+    assets/uploads -> ../../../shared/assets/uploads
+    config.toml -> ../../shared/config.toml
+    index.html 644 "one"
+    "##);
+    assert_eq!(fs::read_to_string(site.target().join("current/config.toml")).unwrap(), "shared");
+    assert!(site.target().join("current/assets/uploads").is_dir());
+}
+
+#[tokio::test]
+async fn what_leads_out_of_the_tree_or_through_a_link_is_refused() {
+    let refused = async |site: &Site, spec: SyncFiles| {
+        let report = site.run("refused", spec, false).await;
+        let Ended::Undone { cause, .. } = report.ended else { panic!("{report:?}") };
+        assert_eq!(site.current(), "");
+        cause.to_string().replace(&site.root().display().to_string(), "ROOT")
+    };
+    let site = Site::new();
+    symlink("../../etc/passwd", site.source().join("leak")).unwrap();
+    // A preview looks at the source already, so such a tree is refused when it is planned.
+    let clock: Arc<dyn Clock> = Arc::new(flowline_core::clock::SystemClock);
+    let (registry, authority) = granted_world(&["dir:*"], |registry| {
+        registry.add(SyncFilesStep).unwrap();
+    });
+    let planner = Planner::new(registry, authority, clock);
+    let plan = async |spec: SyncFiles| {
+        let mut pipeline = Pipeline::new("site", "storefront".parse().unwrap());
+        let _synced: flowline_pipeline::Output<Synced> = pipeline.step("sync", spec);
+        let error = planner.plan(&pipeline.draft().unwrap()).await.unwrap_err();
+        (
+            error.kind(),
+            flowline_core::error::chain(&error).replace(&site.root().display().to_string(), "ROOT"),
+        )
+    };
+    insta::assert_debug_snapshot!(plan(site.spec()).await, @r#"
+    (
+        Invalid,
+        "step `sync` cannot say what it would do: the files of a release cannot be used: the link ROOT/source/leak leads to ../../etc/passwd, out of its tree; make it relative and keep it inside, or put a copy there",
+    )
+    "#);
+    fs::remove_file(site.source().join("leak")).unwrap();
+    fs::create_dir(site.root().join("real")).unwrap();
+    symlink("real", site.root().join("through")).unwrap();
+    let through = SyncFiles::new(site.source(), site.root().join("through/www"));
+    insta::assert_debug_snapshot!(plan(through).await, @r#"
+    (
+        Invalid,
+        "step `sync` cannot say what it would do: ROOT/through leads through a link to ROOT/real; name that directory instead",
+    )
+    "#);
+    insta::assert_debug_snapshot!(plan(site.spec().shared("../out")).await, @r#"
+    (
+        Invalid,
+        "step `sync` cannot say what it would do: the files of a release cannot be used: `../out` is no path inside a tree: it must be relative, without `..`",
+    )
+    "#);
+    let other = site.spec().digest(flowline_core::digest::Digest::of("another"));
+    let said = refused(&site, other).await;
+    assert!(said.contains("holds tree") && said.contains("build it again"), "{said}");
+    fs::create_dir_all(site.target().join("current")).unwrap();
+    insta::assert_debug_snapshot!(plan(site.spec()).await, @r#"
+    (
+        Conflict,
+        "step `sync` cannot say what it would do: ROOT/www/current is no link to a release; move it away, then try again",
+    )
+    "#);
+}
+
+#[tokio::test]
+async fn a_plan_shows_what_changes_and_is_refused_once_somebody_edited_the_release() {
+    let site = Site::new();
+    site.deploy("first", site.spec()).await;
+    let clock: Arc<dyn Clock> = Arc::new(flowline_core::clock::SystemClock);
+    let (registry, authority) = granted_world(&["dir:*"], |registry| {
+        registry.add(SyncFilesStep).unwrap();
+    });
+    let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::clone(&clock));
+    let draft = || {
+        let mut pipeline = Pipeline::new("site", "storefront".parse().unwrap());
+        let _synced: flowline_pipeline::Output<Synced> = pipeline.step("sync", site.spec());
+        pipeline.draft().unwrap()
+    };
+    let plan = planner.plan(&draft()).await.unwrap();
+    assert_eq!(plan.nodes()[0].action(), flowline_pipeline::step::Action::Keep);
+    fs::remove_file(site.says("two").source().join("assets/home")).unwrap();
+    fs::write(site.source().join("new.css"), "").unwrap();
+    let plan = planner.plan(&draft()).await.unwrap();
+    let details = plan.nodes()[0].preview.as_ref().unwrap().resources[0].details.join("\n");
+    insta::assert_snapshot!(details, @r"
+    - assets/home
+    ~ index.html
+    + new.css
+    ");
+    fs::write(site.target().join("current/index.html"), "edited in place").unwrap();
+    let runner = Runner::new(Arc::new(MemoryStore::new()), registry, authority, clock);
+    let refused = runner.run(&RunId::new("stale").unwrap(), &plan.seal().unwrap(), &Cancel::new()).await;
+    assert!(refused.unwrap_err().to_string().contains("the plan is stale"));
+}
+
+#[tokio::test]
+async fn whoever_reads_meanwhile_finds_one_release_or_the_other() {
+    let site = Site::new();
+    site.deploy("zero", site.spec()).await;
+    let reading = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (flag, path) = (Arc::clone(&reading), site.target().join("current/index.html"));
+    let reader = std::thread::spawn(move || {
+        let (mut reads, mut missed) = (0, 0);
+        while flag.load(std::sync::atomic::Ordering::Relaxed) {
+            reads += 1;
+            missed += usize::from(fs::read_to_string(&path).is_err());
+        }
+        (reads, missed)
+    });
+    for number in 0..20 {
+        site.says(&number.to_string()).deploy(&format!("run-{number}"), site.spec()).await;
+    }
+    reading.store(false, std::sync::atomic::Ordering::Relaxed);
+    let (reads, missed) = reader.join().unwrap();
+    assert!(reads > 0 && missed == 0, "{missed} of {reads} reads missed");
+}
