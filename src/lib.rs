@@ -6,6 +6,9 @@
 //! [`Source`](source::Source) is where components' files come from. The crates underneath are [`core`], [`envs`], [`toggles`] and
 //! [`pipeline`].
 
+#[cfg(doc)]
+#[doc = include_str!("../docs/backend.md")]
+pub mod backend {}
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(all(feature = "config", feature = "process", feature = "router"))]

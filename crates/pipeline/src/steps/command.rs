@@ -268,6 +268,9 @@ impl CommandStep {
         variables: Variables,
         context: &Context,
     ) -> Result<Result<CommandOutput, ExecError>, StepError> {
+        for resource in &spec.touches {
+            context.granted(resource)?;
+        }
         let mut command = Command::new(program, &spec.dir);
         command.args = args.to_vec();
         command.env.clone_from(&spec.env);

@@ -8,7 +8,7 @@
 //! | [`WaitUntil`], [`Pause`] | lets time pass |
 //! | [`ChangeFlag`] | says something else of a flag in a scope |
 //! | [`Promote`] | brings a release to an environment, if the decision of promotion is for it |
-//! | [`Migrate`] | applies a database's migrations; in a SQLite file with feature `sql` |
+//! | [`Migrate`] | applies a database's migrations; PostgreSQL through `psql`, a SQLite file with feature `sql` |
 //! | [`TerraformApply`] | applies exactly the plan file that was shown |
 //! | `ProbeHttp` (feature `http`) | asks an address whether it is well |
 //! | `PackArchive`, `UnpackArchive` (feature `archive`) | makes one file of a tree, the same for the same tree, and the tree of it |
@@ -57,7 +57,7 @@ pub use self::{
     promote::{Promote, PromoteStep, Promoted, Promotion},
     sql::{
         Applied, Database, DatabaseError, Migrate, MigrateStep, Migrated, Migration, MigrationFileError,
-        MigrationProblem, Stage, pending,
+        MigrationProblem, PsqlDatabase, Stage, pending,
     },
     terraform::{
         ResourceChange, StateMark, TerraformApply, TerraformError, TerraformOutputs, TerraformStack,

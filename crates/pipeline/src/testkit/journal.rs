@@ -42,6 +42,7 @@ use futures_util::{
     future::{Either, LocalBoxFuture, select},
 };
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{Broken, crash::WrapStore, faults::Faults, step::polled};
 use crate::{
@@ -117,6 +118,8 @@ struct World {
     clock: Arc<ManualClock>,
     asked: Asked,
     did: Did,
+    /// Whether a step that has begun may end.
+    goes: watch::Sender<bool>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -139,6 +142,7 @@ impl Bench<'_> {
             clock: Arc::default(),
             asked: Asked::default(),
             did: Did::default(),
+            goes: watch::Sender::new(true),
         }
     }
 }
@@ -169,12 +173,14 @@ impl World {
         let mut registry = Registry::new();
         registry.built_as(Digest::of("the suite"));
         let work = {
-            let did = Arc::clone(&self.did);
+            let (did, goes) = (Arc::clone(&self.did), self.goes.subscribe());
             move |input: u64, context: Context| {
-                let (did, before) = (Arc::clone(&did), before.clone());
+                let (did, before, mut goes) = (Arc::clone(&did), before.clone(), goes.clone());
                 async move {
                     before(&context);
                     locked(&did).push(format!("begin {}", context.step()));
+                    // The sender lives as long as the world.
+                    goes.wait_for(|goes| *goes).await.ok();
                     tokio::task::yield_now().await;
                     locked(&did).push(format!("end {}", context.step()));
                     Ok::<_, StepError>(input + 1)
@@ -342,6 +348,7 @@ async fn alone(bench: &Bench<'_>) -> Outcome {
     let one = world.runner(world.opened(), registry.clone(), "one")?;
     let two = world.runner(world.opened(), registry, "two")?;
     let (run, cancel) = (run_id()?, Cancel::new());
+    world.goes.send_replace(false);
     let mut first = Box::pin(one.run(&run, &plan, &cancel));
     begun(&world, &mut first).await?;
     // The second waits for the first one's lease to run out, which it does not on a clock that stands still.
@@ -357,6 +364,7 @@ async fn alone(bench: &Bench<'_>) -> Outcome {
     if world.did().len() != 1 {
         return Err(format!("while the first walked it, the second did too: {:?}", world.did()));
     }
+    world.goes.send_replace(true);
     succeeded(&first.await.map_err(text)?)?;
     world.clock.advance(SignedDuration::from_mins(1));
     succeeded(&second.await.map_err(text)?)?;
@@ -384,10 +392,12 @@ async fn fenced(bench: &Bench<'_>) -> Outcome {
     let one = world.runner(world.opened(), registry.clone(), "one")?;
     let two = world.runner(world.opened(), registry, "two")?;
     let (run, cancel) = (run_id()?, Cancel::new());
+    world.goes.send_replace(false);
     let mut first = Box::pin(one.run(&run, &plan, &cancel));
     begun(&world, &mut first).await?;
     // The first process stands still for longer than its lease, and another one takes over.
     world.clock.advance(SignedDuration::from_mins(5));
+    world.goes.send_replace(true);
     succeeded(&two.run(&run, &plan, &cancel).await.map_err(text)?)?;
     let events = async || (world.open)().events(EventQuery::of(stream()?)).await.map_err(text);
     let before = events().await?.len();

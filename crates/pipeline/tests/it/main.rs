@@ -34,6 +34,9 @@ mod run;
 #[cfg(unix)]
 mod secrets;
 #[cfg(test)]
+#[cfg(unix)]
+mod shipped;
+#[cfg(test)]
 mod skip;
 #[cfg(test)]
 mod sql;
@@ -48,5 +51,8 @@ mod steps;
 #[cfg(test)]
 #[cfg(unix)]
 mod sync;
+#[cfg(test)]
+#[cfg(unix)]
+mod terraform;
 #[cfg(test)]
 mod world;

@@ -5,9 +5,10 @@ use std::{fs, path::PathBuf, sync::Arc};
 use flowline_core::{clock::SystemClock, id::RunId, store::MemoryStore};
 use flowline_pipeline::{
     Cancel, Pipeline, Runner,
+    exec::LocalExecutor,
     plan::Planner,
     run::{Ended, Report},
-    steps::{Migrate, MigrateStep, Migration, SqliteDatabase},
+    steps::{Migrate, MigrateStep, Migration, PsqlDatabase, SqliteDatabase},
     testkit::{self, StepTrial, Trial},
 };
 use rusqlite::Connection;
@@ -132,7 +133,7 @@ async fn a_script_that_fails_leaves_nothing_of_itself() {
     let half = Migration::new(4, "half", "CREATE TABLE half (id INTEGER); INSERT INTO nowhere VALUES (1)");
     let (report, _) = file.run("one", spec().with(half)).await;
     let Ended::Undone { cause, irreversible } = &report.ended else { panic!("{report:?}") };
-    insta::assert_snapshot!(cause, @"step `migrate` failed: migration `0004 half` failed and nothing of it was applied; mend its script: no such table: nowhere: Error code 1: SQL logic error: migration `0004 half` failed and nothing of it was applied; mend its script: no such table: nowhere: Error code 1: SQL logic error");
+    insta::assert_snapshot!(cause, @"step `migrate` failed: migration `0004 half` failed and nothing of it was applied; mend its script: no such table: nowhere: Error code 1: SQL logic error");
     assert_eq!(irreversible.len(), 1, "one script has no way back, so nothing is taken back");
     insta::assert_snapshot!(shown(&file.path()), @r"
     CREATE INDEX by_status ON orders (status)
@@ -210,5 +211,155 @@ async fn a_damaged_file_is_named_and_a_directory_of_scripts_is_read() {
     fs::write(scripts.join("first.sql"), "").unwrap();
     assert!(
         Migrate::read(database(), &scripts).unwrap_err().to_string().contains("has no version in its name")
+    );
+}
+
+/// A PostgreSQL of this test's own, or `None` with a word why the test is skipped. Under `FLOWLINE_POSTGRES=1` it must be there.
+struct Server {
+    dir: tempfile::TempDir,
+    bin: PathBuf,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test starts a server of its own")]
+mod server {
+    use std::process::Command;
+
+    use super::*;
+
+    /// PostgreSQL refuses root: there it runs as the user that its package made.
+    fn as_postgres(program: PathBuf) -> Command {
+        let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
+        if !root {
+            return Command::new(program);
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+        command
+    }
+
+    impl Server {
+        pub(super) fn start() -> Option<Self> {
+            let bins = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+            let bin = bins.map(|found| found.path().join("bin")).find(|bin| bin.join("initdb").is_file());
+            let Some(bin) = bin else {
+                let note = "skipped: there is no PostgreSQL below /usr/lib/postgresql";
+                assert!(std::env::var("FLOWLINE_POSTGRES").is_err(), "{note}");
+                println!("{note}");
+                return None;
+            };
+            let dir = tempfile::tempdir().unwrap();
+            let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            fs::set_permissions(dir.path(), everybody).unwrap();
+            let server = Self { dir, bin };
+            let data = server.data();
+            let made = as_postgres(server.bin.join("initdb"))
+                .current_dir("/")
+                .args(["-A", "trust", "-U", "postgres", "--no-sync", "-D"])
+                .arg(&data)
+                .output()
+                .unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            let options = format!("-c listen_addresses= -c fsync=off -k {}", server.dir.path().display());
+            let started = as_postgres(server.bin.join("pg_ctl"))
+                .current_dir("/")
+                .args(["-w", "-o", &options, "-l"])
+                .arg(server.dir.path().join("log"))
+                .arg("-D")
+                .arg(&data)
+                .arg("start")
+                .output()
+                .unwrap();
+            assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+            Some(server)
+        }
+
+        fn data(&self) -> PathBuf {
+            self.dir.path().join("data")
+        }
+
+        pub(super) fn env(&self) -> std::collections::BTreeMap<String, String> {
+            let host = self.dir.path().display().to_string();
+            [("PATH", "/usr/bin:/bin"), ("PGHOST", &host), ("PGUSER", "postgres"), ("PGDATABASE", "postgres")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into()
+        }
+
+        pub(super) fn say(&self, sql: &str) -> String {
+            let mut psql = Command::new(self.bin.join("psql"));
+            let out = psql.args(["-X", "-q", "-A", "-t", "-c", sql]).envs(self.env()).output().unwrap();
+            String::from_utf8_lossy(&out.stdout).trim().to_owned()
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let mut stop = as_postgres(self.bin.join("pg_ctl"));
+            stop.current_dir("/").args(["-m", "immediate", "-w", "-D"]).arg(self.data()).arg("stop");
+            drop(stop.output());
+        }
+    }
+}
+
+#[tokio::test]
+async fn postgresql_is_migrated_through_its_own_program() {
+    let Some(server) = Server::start() else { return };
+    let executor = Arc::new(LocalExecutor::new(Arc::new(SystemClock)));
+    let psql =
+        PsqlDatabase::new(executor, server.env()).program(server.bin.join("psql").display().to_string());
+    let run = async |run: &str, spec: Migrate| {
+        let (registry, authority) = granted_world(&["database:*"], |registry| {
+            registry.add(MigrateStep::new().with(database(), Arc::new(psql.clone()))).unwrap();
+        });
+        let mut pipeline = Pipeline::new("migrate", "storefront".parse().unwrap());
+        drop(pipeline.step("migrate", spec));
+        let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::new(SystemClock));
+        let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+        let runner = Runner::new(Arc::new(MemoryStore::new()), registry, authority, Arc::new(SystemClock));
+        (runner.run(&RunId::new(run).unwrap(), &plan, &Cancel::new()).await.unwrap(), runner)
+    };
+    let spec = || {
+        Migrate::new(database())
+            .with(
+                Migration::new(1, "the shop's orders", "CREATE TABLE orders (id int)")
+                    .undone_by("DROP TABLE orders"),
+            )
+            .with(
+                Migration::new(
+                    2,
+                    "status",
+                    "ALTER TABLE orders ADD status text; INSERT INTO orders VALUES (1, 'it''s new')",
+                )
+                .undone_by("DELETE FROM orders; ALTER TABLE orders DROP status"),
+            )
+    };
+    let record = "SELECT string_agg(version || ' ' || name, ', ' ORDER BY version) FROM flowline_migrations";
+    let (report, first) = run("one", spec()).await;
+    assert!(report.succeeded(), "{report:?}");
+    assert_eq!(server.say(record), "1 the shop's orders, 2 status");
+    let half = Migration::new(3, "half", "CREATE TABLE half (id int); SELECT * FROM nowhere");
+    let cheat = Migration::new(3, "cheat", "CREATE TABLE cheat (id int); COMMIT");
+    for (name, bad, said) in [
+        ("half", half, "relation \"nowhere\" does not exist"),
+        ("cheat", cheat, "ends its transaction itself"),
+    ] {
+        let (report, _) = run(name, spec().with(bad)).await;
+        let Ended::Undone { cause, .. } = &report.ended else { panic!("{report:?}") };
+        assert!(cause.to_string().contains(said), "{cause}");
+    }
+    assert_eq!(server.say("SELECT to_regclass('half') IS NULL"), "t");
+    assert_eq!(server.say(record), "1 the shop's orders, 2 status");
+    // Two at once: one does it, the other finds it done or is told that the database moved; never twice.
+    let more =
+        || spec().with(Migration::new(4, "more", "CREATE TABLE more (id int)").undone_by("DROP TABLE more"));
+    let (one, two) = futures_util::future::join(run("left", more()), run("right", more())).await;
+    let ended = [one.0.succeeded(), two.0.succeeded()];
+    assert!(ended.contains(&true), "{:?} {:?}", one.0.ended, two.0.ended);
+    assert_eq!(server.say("SELECT count(*) FROM flowline_migrations WHERE version = 4"), "1");
+    for (run, runner) in [("left", &one.1), ("right", &two.1), ("one", &first)] {
+        drop(runner.rollback(&RunId::new(run).unwrap()).await.unwrap());
+    }
+    assert_eq!(
+        server.say("SELECT to_regclass('orders') IS NULL AND count(*) = 0 FROM flowline_migrations"),
+        "t"
     );
 }

@@ -1,6 +1,7 @@
 //! Migrating a database: scripts with versions, each applied once, in order, in a transaction of its own that also records it.
 
 mod decide;
+mod psql;
 #[cfg(feature = "sql")]
 mod sqlite;
 
@@ -21,9 +22,12 @@ use flowline_core::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::decide::{MigrationProblem, pending};
 #[cfg(feature = "sql")]
 pub use self::sqlite::SqliteDatabase;
+pub use self::{
+    decide::{MigrationProblem, pending},
+    psql::PsqlDatabase,
+};
 use crate::step::{
     Action, Context, Effect, Fingerprint, Observed, Preview, PreviewContext, Spec, Step, StepError, Undo,
 };

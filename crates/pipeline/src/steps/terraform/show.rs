@@ -217,7 +217,21 @@ mod tests {
                 "kept": {"actions": ["no-op"]},
             },
         });
-        insta::assert_snapshot!(shown(&plan), @"");
+        insta::assert_snapshot!(shown(&plan), @r#"
+        + x.create
+            id: (known after apply)
+            list: [1,2]
+            name: "new"
+        - x.gone
+        ± x.replace
+            zone: "a" -> "b"
+        ~ x.update
+            etag: (known after apply)
+            name: "a" -> "b"
+            password: (sensitive)
+            tags: {"one":"1"} -> {"one":"2"}
+        output address
+        "#);
     }
 
     #[test]
@@ -236,7 +250,7 @@ mod tests {
     #[test]
     fn what_is_no_plan_is_refused() {
         for bad in
-            ["", "{", "[]", r#"{"resource_changes":[{"address":"x","change":{"actions":["explode"]}}]}"#]
+            ["", "{", "3", r#"{"resource_changes":[{"address":"x","change":{"actions":["explode"]}}]}"#]
         {
             assert!(read(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -69,6 +69,8 @@ impl Bench {
             reporter: Arc::new(reporter.clone()),
             fence: fence(store, &clock).await?,
             plan: Digest::of("a trial"),
+            pipeline: "a trial".to_owned(),
+            build: None,
             author: None,
         });
         let reread_spec: Reread = Box::new(|params| {
@@ -120,7 +122,15 @@ impl Bench {
         cancel: &Cancel,
         granted: Vec<Granted<ResourceId>>,
     ) -> Context {
-        Context::new(Arc::clone(&self.shared), step_id(), attempt, granted, cancel.clone(), Vec::new())
+        Context::new(
+            Arc::clone(&self.shared),
+            step_id(),
+            attempt,
+            granted,
+            cancel.clone(),
+            Vec::new(),
+            Vec::new(),
+        )
     }
 
     pub(super) async fn preview(&self) -> Result<Preview, String> {
