@@ -2,7 +2,7 @@
 //!
 //! | executor | runs commands | keeps away |
 //! | --- | --- | --- |
-//! | [`LocalExecutor`] (feature `process`) | as processes of this host | the environment |
+//! | `LocalExecutor` (feature `process`) | as processes of this host | the environment |
 //! | `ContainerExecutor` (feature `container`) | in containers of one image | the environment, files, the network, memory beyond a limit |
 //! | `SshExecutor` (feature `ssh`) | on another host | the environment; this host's files |
 
@@ -105,7 +105,13 @@ pub struct ExecutorCapabilities {
 }
 
 impl ExecutorCapabilities {
-    /// An executor that can do nothing of it: a place to start from for one of your own.
+    /// An executor that can do nothing of it: where one of your own starts from.
+    ///
+    /// ```
+    /// use flowline_pipeline::exec::ExecutorCapabilities;
+    /// let mut capabilities = ExecutorCapabilities::NONE;
+    /// capabilities.hermetic_network = true;
+    /// ```
     pub const NONE: Self = Self {
         hermetic_files: false,
         hermetic_network: false,
@@ -127,7 +133,7 @@ impl ExecutorCapabilities {
 ///    whatever the command prints, also without newline.
 /// 3. `run` returns once the command itself ended: not earlier, even if it closed its outputs; and not much later, even if a process that it
 ///    left behind holds them open. Nothing that it started is left behind.
-/// 4. On cancel, and after [`Command::limit`], the command is asked to stop (SIGTERM), and killed after the grace with all that it started.
+/// 4. On cancel, and after its [limit](field@Command::limit), the command is asked to stop (SIGTERM), and killed after the grace with all that it started.
 ///    On drop the same happens without waiting.
 ///
 /// *Errors by kind*: `Invalid` (a command that can't be run anywhere), `NotFound` (no such program, directory, input or image), `Denied` (not

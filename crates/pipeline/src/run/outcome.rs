@@ -44,7 +44,7 @@ pub enum Ended {
         /// Why.
         cause: Cause,
     },
-    /// Everything else is done, and these steps wait for something from outside. Resuming the run after [`Runner::signal`], or after `wake`,
+    /// Everything else is done, and these steps wait for something from outside. Resuming the run after [`Runner::signal`](super::Runner::signal), or after `wake`,
     /// asks them again; no process need live meanwhile.
     Waiting {
         /// Each step, with what it waits for.
@@ -52,7 +52,7 @@ pub enum Ended {
         /// When asking again can help even if nothing was signalled.
         wake: Option<Timestamp>,
     },
-    /// Nobody but a person can say whether these steps took effect; see [`Runner::resolve`].
+    /// Nobody but a person can say whether these steps took effect; see [`Runner::resolve`](super::Runner::resolve).
     NeedsPerson {
         /// Each step, with why.
         steps: BTreeMap<StepId, String>,

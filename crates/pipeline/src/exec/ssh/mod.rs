@@ -1,7 +1,7 @@
 //! Commands on another host, through the system's `ssh` program.
 //!
 //! One connection is kept and shared by all commands (OpenSSH's multiplexing); its socket lies in a private directory that goes with it. A
-//! session tells the far `/bin/sh` lines ([`script`]); what the command prints comes back as it is, and a mark that nobody can guess ends it.
+//! session tells the far `/bin/sh` lines; what the command prints comes back as it is, and a mark that nobody can guess ends it.
 //! While the command runs, the far side listens: a wish to stop, and the end of the connection, both end the command's whole session.
 
 mod files;
@@ -10,7 +10,7 @@ mod mark;
 mod script;
 mod session;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use flowline_core::{
@@ -57,7 +57,7 @@ const NO_SETSID: &str = "the far host has no `setsid`, without which a command a
 /// and by root. Secrets can only be given under names that a shell can set.
 ///
 /// The connection is closed when the last clone is dropped. It ends by itself if the process dies, since the far side then reads an end.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SshExecutor {
     host: Arc<SshHost>,
     clock: Arc<dyn Clock>,
@@ -67,17 +67,24 @@ pub struct SshExecutor {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     master: Mutex<Option<Master>>,
     turns: Arc<Semaphore>,
 }
 
 /// The connection that all sessions use.
-#[derive(Debug)]
 struct Master {
     child: Child,
     dir: tempfile::TempDir,
+}
+
+impl fmt::Debug for SshExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SshExecutor")
+            .field("host", &self.host.shown())
+            .field("grace", &self.grace)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SshExecutor {
