@@ -1,4 +1,4 @@
-//! A flag's life, on a clock that jumps: released in steps, judged, killed, resumed, done, and taken away: `cargo run --example 07_flag_life`.
+//! A flag's life, on a clock that jumps: released in steps, judged, killed, resumed, done, and taken away: `cargo run --features scan --example 07_flag_life`.
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
 use std::{

@@ -1,4 +1,4 @@
-//! Does a step give the same on a laptop, in a container and over SSH? `cargo run --example 08_portable`.
+//! Does a step give the same on a laptop, in a container and over SSH? `cargo run --features container,ssh --example 08_portable`.
 //!
 //! The container runs on Podman and the other host is an sshd on loopback, both started here and gone afterwards. Where one of them is
 //! missing, the example says so and goes on without it.
