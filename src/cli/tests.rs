@@ -387,6 +387,15 @@ async fn a_deployment_is_planned_applied_looked_at_and_taken_back() {
         "{}",
         why.out
     );
+    let why = place.said(&["why", "deploy-1-e4f520ea-0"]).await;
+    insta::assert_snapshot!(why.out, @r"
+    run deploy-1-e4f520ea-0 by flowline, deploy production: succeeded, 5 of 5 steps are done
+      web/build: done, it was its turn
+      web/stage: done, it was its turn
+      show: done, it was its turn
+      verify: done, it was its turn
+      switch: done, it was its turn
+    ");
     let graph = place.said(&["graph", "deploy-1"]).await;
     insta::assert_snapshot!(graph.out, @r"
     deploy production
@@ -508,7 +517,14 @@ async fn in_ci_a_run_speaks_its_language() {
     let output = std::fs::read_to_string(path("output")).unwrap();
     assert!(output.contains("version<<") && output.contains("\n1.0.0\n"), "{output}");
     place.change("1.1.0", "<title>shop</title> new");
-    assert_eq!(place.said_in(&["plan"], around).await.exit, Exit::Changes);
+    assert_eq!(place.said_in(&["plan"], around.clone()).await.exit, Exit::Changes);
+    let (here, there) =
+        (place.said(&["plan", "--json"]).await, place.said_in(&["plan", "--json"], around).await);
+    assert_eq!(
+        here.json()["result"]["digest"],
+        there.json()["result"]["digest"],
+        "the same plan as on a laptop"
+    );
     let summary = std::fs::read_to_string(path("summary")).unwrap();
     assert!(summary.contains("### plan `deploy production` for `shop`"), "{summary}");
     let why = place.said(&["why", "production", "--json"]).await;

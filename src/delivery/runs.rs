@@ -75,7 +75,7 @@ impl Delivery {
             return Err(DeliveryError::Unknown {
                 what: "open approval in run",
                 name: run.to_string(),
-                help: format!("it is {}; `status` names the runs that wait", view.outcome().name()),
+                help: format!("its state is `{}`; `status` names the runs that wait", view.outcome().name()),
             });
         }
         let runner = Runner::new(

@@ -19,7 +19,7 @@ impl Project {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let project = Self(folder);
-        let output = project.called_in(project.0.path(), &["init", "shop"]).output().unwrap();
+        let output = Self::called_in(project.0.path(), &["init", "shop"]).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         project.git(&["init", "--quiet", "--initial-branch=main"]);
         project.commit("Open");
@@ -35,7 +35,7 @@ impl Project {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the test starts the program that it is about")]
-    fn called_in(&self, folder: &Path, args: &[&str]) -> Command {
+    fn called_in(folder: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(program("deployer"));
         // Nothing of the surroundings is needed: neither CI, nor a home, nor a terminal.
         command
@@ -51,7 +51,7 @@ impl Project {
     }
 
     fn call(&self, args: &[&str]) -> Output {
-        self.called_in(&self.shop(), args).output().unwrap()
+        Self::called_in(&self.shop(), args).output().unwrap()
     }
 
     /// The call ends with 0; its standard output.
@@ -93,7 +93,7 @@ impl Project {
 
     /// The router's process, and where it listens.
     fn serve(&self) -> (Serving, u16) {
-        let mut child = self.called_in(&self.shop(), &["serve", "--port", "0"]).spawn().unwrap();
+        let mut child = Self::called_in(&self.shop(), &["serve", "--port", "0"]).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         let port = first.split("127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
@@ -238,7 +238,7 @@ fn an_interrupted_deployment_is_undone_and_the_same_call_does_it() {
     let slow =
         text.replace("[verify]\n", "[verify]\nsmoke = [\"/bin/sh\", \"-c\", \"[ -e go ] || sleep 60\"]\n");
     std::fs::write(&topology, slow).unwrap();
-    let mut child = project.called_in(&project.shop(), &["apply"]).spawn().unwrap();
+    let mut child = Project::called_in(&project.shop(), &["apply"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(lines.by_ref().any(|line| line.unwrap() == "verify: started"));
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)

@@ -215,9 +215,12 @@ impl Row {
         let name = cut(name, columns / 2);
         let used = indent.chars().count() + name.chars().count() + time.chars().count() + 6;
         let note = cut(&self.note, columns.saturating_sub(used));
-        let line =
-            format!("{indent}{} {name}  {}  {}", paint.tone(tone, sign), paint.soft(time), paint.soft(note));
-        line.trim_end().to_owned()
+        let mut line = format!("{indent}{} {name}  {}", paint.tone(tone, sign), paint.soft(time));
+        if !note.trim().is_empty() {
+            line.push_str("  ");
+            line.push_str(&paint.soft(note).to_string());
+        }
+        line
     }
 }
 
@@ -288,7 +291,7 @@ mod tests {
         run deploy-7-4fa2b1c3-0  1 of 6 steps  4.0 s
           web
             ✓ build  1.2 s
-            ⠸ stage  3.0 s  copying � files
+            ⠸ stage  3.0 s  copying � files 
           api
             ↻ build  failed, again in 3.0 s  exit code 1
         ");
@@ -307,7 +310,7 @@ mod tests {
           undoing: step `api/build` failed: exit code 1
           web
             ↩ build  undone
-            ⠸ stage  6.0 s  copying � files
+            ⠸ stage  6.0 s  copying � files 
           api
             ↻ build  failed, again in 3.0 s  exit code 1
         ");

@@ -1,9 +1,6 @@
 //! `graph`: the steps of a plan, and what waits for what.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-};
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use flowline_core::error::BoxError;
 use flowline_pipeline::{
@@ -28,7 +25,7 @@ pub(super) async fn graph(
     let plan = plan(session, &delivery, what, told).await?;
     let text = match format {
         GraphFormat::Mermaid => plan.to_mermaid(),
-        GraphFormat::Dot => dot(&plan),
+        GraphFormat::Dot => plan.to_dot(),
         GraphFormat::Text => lines(&plan),
     };
     let edges: Vec<_> = plan
@@ -66,7 +63,7 @@ async fn plan(
 
 /// What a step waits for.
 fn before(node: &PlannedNode) -> BTreeSet<&StepId> {
-    node.node.inputs.steps().chain(&node.node.after).collect()
+    node.node.feeds().chain(&node.node.after).collect()
 }
 
 fn lines(plan: &Plan) -> String {
@@ -77,29 +74,5 @@ fn lines(plan: &Plan) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {} ({}){after}", node.id(), node.node.kind);
     }
-    text
-}
-
-/// Graphviz. A step's id holds neither quotes nor backslashes, but a plan's name may.
-fn dot(plan: &Plan) -> String {
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    let mut text = format!("digraph {} {{\n  rankdir=LR;\n  node [shape=box];\n", quoted(plan.name()));
-    let place: BTreeMap<_, _> =
-        plan.nodes().iter().enumerate().map(|(index, node)| (node.id(), index)).collect();
-    for (index, node) in plan.nodes().iter().enumerate() {
-        // Writing to a String cannot fail.
-        let _ =
-            writeln!(text, "  n{index} [label={}];", format_args!("\"{}\\n{}\"", node.id(), node.node.kind));
-    }
-    for (index, node) in plan.nodes().iter().enumerate() {
-        for earlier in before(node) {
-            let dotted = !node.node.inputs.steps().any(|step| step == earlier);
-            if let Some(earlier) = place.get(earlier) {
-                let style = if dotted { " [style=dotted]" } else { "" };
-                let _ = writeln!(text, "  n{earlier} -> n{index}{style};");
-            }
-        }
-    }
-    text.push_str("}\n");
     text
 }

@@ -2,8 +2,17 @@
 
 use std::fmt::Write as _;
 
-use flowline_core::{Timestamp, error::BoxError, id::StreamId, name::EnvironmentName, store::EventQuery};
-use flowline_pipeline::report::{Outcome, RunView};
+use flowline_core::{
+    Timestamp,
+    error::BoxError,
+    id::{RunId, StreamId},
+    name::EnvironmentName,
+    store::EventQuery,
+};
+use flowline_pipeline::{
+    report::{Outcome, RunView},
+    run::Phase,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -242,7 +251,46 @@ pub(super) async fn why(session: &Session, subject: &str) -> Result<Answer, BoxE
     }
     let events = delivery.store().events(EventQuery::of(StreamId::new(&*stream)?)).await?;
     let events: Vec<_> = events.into_iter().map(|recorded| recorded.event).collect();
+    if let Some(run) = stream.strip_prefix("run/").and_then(|run| RunId::new(run).ok()) {
+        let view = delivery.run(&run).await?;
+        return Ok(Answer::text(reasons(&view)).with("subject", stream).with("events", events));
+    }
     Ok(Answer::text(lines.join("\n") + "\n").with("subject", stream).with("events", events))
+}
+
+/// Why each step of a run stands where it does.
+fn reasons(view: &RunView) -> String {
+    let mut text = format!(
+        "run {} by {}, {}: {}, {} of {} steps are done\n",
+        view.run,
+        view.actor,
+        view.plan.plan().name(),
+        view.outcome().name(),
+        view.state.done(),
+        view.steps.len()
+    );
+    if let Some((_, cause)) = &view.undoing {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "it was undone: {cause}");
+    }
+    for step in &view.steps {
+        let failed = step.attempts.iter().rev().find_map(|attempt| attempt.error.as_deref());
+        let reason = match (&step.phase, failed) {
+            (Phase::Finished { .. }, _) if step.skipped.is_some() => {
+                format!("not run, {}", step.skipped.as_deref().unwrap_or_default())
+            }
+            (Phase::Finished { why, .. }, None) => format!("done, {why}"),
+            (Phase::Finished { why, .. }, Some(error)) => format!("done, {why}; before, {error}"),
+            (Phase::Undone, Some(error)) => format!("failed, {error}"),
+            (Phase::Failed { error }, _) => format!("failed, {error}"),
+            (Phase::Undone, None) => "undone".to_owned(),
+            (Phase::UndoFailed { error, .. }, _) => format!("could not be undone, {error}"),
+            (Phase::Started, _) => "started, and nothing more is known".to_owned(),
+            (Phase::Waiting, _) => "not started".to_owned(),
+        };
+        let _ = writeln!(text, "  {}: {reason}", step.planned.id());
+    }
+    text
 }
 
 pub(super) async fn timeline(session: &Session, change: &str) -> Result<Answer, BoxError> {

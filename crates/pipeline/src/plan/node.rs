@@ -69,7 +69,7 @@ impl Node {
     }
 
     /// Every step whose output matters to it.
-    pub(crate) fn feeds(&self) -> impl Iterator<Item = &StepId> {
+    pub fn feeds(&self) -> impl Iterator<Item = &StepId> {
         let deciding = self.when.iter().chain(self.each.as_ref().map(|each| &each.over));
         self.inputs.steps().chain(deciding.map(|output| &output.step))
     }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     exec::Stream,
     plan::{Action, Observed, Undo},
-    run::{How, Phase, reporter::short},
+    run::{How, Phase, Why, reporter::short},
 };
 
 /// How many of a step's newest lines the page shows.
@@ -291,7 +291,7 @@ impl Page {
 
     fn step(&mut self, step: &StepView) -> fmt::Result {
         if let Some(reason) = &step.skipped {
-            write!(self.text, "<p class=\"soft\">It was not run: {}.</p>", Text(reason))?;
+            write!(self.text, "<p class=\"soft\">It was not run: {}.</p>", Named(reason))?;
         }
         for attempt in &step.attempts {
             let number = attempt.number;
@@ -314,6 +314,12 @@ impl Page {
                 (None, None) => write!(self.text, "<p>Attempt {number} has no end on record.</p>")?,
                 (None, Some(_)) => {}
             }
+        }
+        if let Phase::Finished { why, .. } = &step.phase
+            && step.skipped.is_none()
+            && *why != Why::Due
+        {
+            write!(self.text, "<p class=\"soft\">It ran: {}.</p>", Named(why))?;
         }
         if let Phase::UndoFailed { error, .. } = &step.phase {
             write!(self.text, "<p class=\"bad-text\">It could not be undone: {}</p>", Named(error))?;
