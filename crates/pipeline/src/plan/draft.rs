@@ -8,7 +8,7 @@ use flowline_core::{
     grant::{Authority, Granted},
     graph::{Graph, GraphError},
     id::ResourceId,
-    name::{AppName, Person},
+    name::{AppName, NameError, Person},
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use indexmap::IndexMap;
@@ -57,6 +57,14 @@ pub enum PlanError {
     /// A step that is not pure asks for the cache.
     #[error("step `{0}` has an effect, so its output cannot come from a cache; only a pure step's can")]
     Cache(StepId),
+    /// A lock's name is none.
+    #[error("step `{step}` names a lock that there cannot be: {source}")]
+    Lock {
+        /// The step.
+        step: StepId,
+        /// What is wrong with the name.
+        source: NameError,
+    },
     /// Steps wait for each other.
     #[error("steps wait for each other in a circle: {}; take one of these edges away", circle(.0))]
     Cycle(Vec<StepId>),
@@ -158,6 +166,11 @@ impl Planner {
                 .map_err(|source| PlanError::Resolve { step: node.id.clone(), source })?;
             if node.each.is_none() && node.inputs.each().any(|input| matches!(input, super::Input::Item(_))) {
                 return Err(PlanError::Item(node.id.clone()));
+            }
+            for name in node.policy.locks.iter().chain(node.policy.semaphores.keys()) {
+                // As a lease it has a place before it and may have a number after it.
+                let longest = flowline_core::id::Key::new(format!("lease/lock/{name}/{}", u32::MAX));
+                longest.map_err(|source| PlanError::Lock { step: node.id.clone(), source })?;
             }
             if node.cache.is_some() && step.effect() != super::Effect::Pure {
                 return Err(PlanError::Cache(node.id.clone()));

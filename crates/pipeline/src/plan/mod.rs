@@ -114,6 +114,16 @@ impl Plan {
         &self.data.nodes
     }
 
+    /// The node that `step` is, or is an instance of.
+    pub fn node_of(&self, step: &StepId) -> Option<&PlannedNode> {
+        let nodes = self.nodes();
+        let made = |node: &&PlannedNode| {
+            let rest = step.as_str().strip_prefix(node.id().as_str());
+            node.node.each.is_some() && rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        nodes.iter().find(|node| node.id() == step).or_else(|| nodes.iter().find(made))
+    }
+
     /// Whether anything would change: a step that is not pure and does not find everything as it should be.
     pub fn has_changes(&self) -> bool {
         self.nodes().iter().any(|node| node.action() != Action::Keep && node.effect != Effect::Pure)

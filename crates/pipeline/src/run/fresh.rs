@@ -5,12 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use flowline_core::Timestamp;
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-use super::{Moved, Phase, RunError, RunState, Runner};
+use super::{How, Moved, Phase, RunError, RunState, Runner, Why, record::StepFinished};
 use crate::{
-    plan::{Action, Effect, Plan, PlannedNode},
+    plan::{Action, Effect, Plan, PlannedNode, StepId},
     step::PreviewContext,
 };
 
@@ -86,4 +87,16 @@ pub(super) fn unneeded(plan: &Plan) -> impl Iterator<Item = (&PlannedNode, Value
             && node.touches.iter().all(|touch| !changed.contains(touch));
         kept.then_some((node, known))
     })
+}
+
+/// That a step was done before the run began.
+pub(super) fn not_needed(step: &StepId, output: Value, now: Timestamp) -> StepFinished {
+    StepFinished {
+        step: step.clone(),
+        attempt: 0,
+        started: now,
+        how: How::Skipped,
+        output,
+        why: Why::AsItShouldBe,
+    }
 }

@@ -16,6 +16,7 @@
 //!   the undoing of finished steps, in reverse order, is not stopped by the cancel that led to it. What can't be undone is collected, and
 //!   the run can be undone again.
 
+mod answer;
 mod attempt;
 mod begin;
 mod cache;
@@ -28,6 +29,7 @@ mod outcome;
 pub mod record;
 pub(crate) mod reporter;
 mod runner;
+mod settle;
 mod state;
 mod table;
 mod template;

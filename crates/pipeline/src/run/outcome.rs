@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use flowline_core::{Timestamp, id::RunId};
 use serde_json::Value;
 
-use super::{Cause, RunState};
-use crate::plan::StepId;
+use super::{Cause, Phase, RunState};
+use crate::plan::{Plan, StepId};
 
 /// What happens when a step failed for good, or the run is cancelled. Steps that run already are let finish (or, on cancel, asked to stop);
 /// nothing new starts.
@@ -99,4 +99,15 @@ pub enum Resolution {
     Happened(Value),
     /// It did not; it may run.
     DidNotHappen,
+}
+
+/// The steps that took effect, or may have, and can't be taken back.
+pub(super) fn irreversible(plan: &Plan, state: &RunState) -> Vec<StepId> {
+    plan.irreversible()
+        .filter(|node| {
+            let step = state.step(node.id());
+            step.is_some_and(|step| step.phase != Phase::Waiting && !step.was_skipped())
+        })
+        .map(|node| node.id().clone())
+        .collect()
 }

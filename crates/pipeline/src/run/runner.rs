@@ -21,17 +21,17 @@ use flowline_core::{
 use serde_json::Value;
 
 use super::{
-    Cause, End, Ended, How, OnFailure, Phase, Progress, Report, Reporter, Resolution, RunError, RunState,
-    SilentReporter, Why,
-    fresh::unneeded,
+    Cause, End, Ended, OnFailure, Progress, Report, Reporter, RunError, RunState, SilentReporter,
+    fresh::{not_needed, unneeded},
     front::Stop,
-    record::{Names, RunStarted, StepFinished, StepResolved, StepSignalled},
+    outcome::irreversible,
+    record::{Names, RunStarted},
     walk::Walk,
 };
 use crate::{
     cancel::Cancel,
     exec::Masker,
-    plan::{Approval, Plan, Sealed, StepId},
+    plan::{Plan, Sealed},
     step::{Registry, Secrets},
 };
 
@@ -235,70 +235,6 @@ impl Runner {
         .await
     }
 
-    /// Says for a person what became of a step that was cut short and can't be asked about. The run can then be resumed.
-    ///
-    /// # Errors
-    /// [`RunError::NotWaiting`] if the step is not in that state, and as [`resume`](Self::resume).
-    pub async fn resolve(&self, run: &RunId, step: &StepId, resolution: Resolution) -> Result<(), RunError> {
-        let plan = self.plan(run).await?;
-        let names = self.names(run)?;
-        self.held(names, "resolve", async |names, lease| {
-            let state = self.fold(names).await?;
-            let node = plan.plan().nodes().iter().find(|node| node.id() == step);
-            let found = state.step(step);
-            let cut_short =
-                matches!(found.map(|found| &found.phase), Some(Phase::Started | Phase::Failed { .. }));
-            let (Some(node), Some(found), true) = (node, found, cut_short) else {
-                return Err(RunError::NotWaiting { run: run.clone(), step: step.clone() });
-            };
-            if !node.effect.is_delicate() {
-                return Err(RunError::NotWaiting { run: run.clone(), step: step.clone() });
-            }
-            let happened = match resolution {
-                Resolution::Happened(output) => Some(output),
-                Resolution::DidNotHappen => None,
-            };
-            let fact = StepResolved { step: step.clone(), happened };
-            let which = format!("resolved{}", found.attempts);
-            let event = names.event(&fact, &which, Some(step), self.clock.now())?;
-            let batch = Batch::new().durably(Durability::Synced).fenced(lease.fence());
-            self.store.commit(batch.append(names.stream.clone(), event)).await?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Tells a step of a run something from outside: an approval, a callback. The same `id` is heard once. The run may be walked by
-    /// somebody else meanwhile; whoever walks it next hands the signal to the step ([`Context::signals`](crate::step::Context::signals)).
-    ///
-    /// # Errors
-    /// [`RunError::NoRun`], [`RunError::NotWaiting`] if the plan has no such step, and those of the store.
-    pub async fn signal(&self, run: &RunId, step: &StepId, id: &str, signal: Value) -> Result<(), RunError> {
-        let plan = self.plan(run).await?;
-        if !plan.plan().nodes().iter().any(|node| node.id() == step) {
-            return Err(RunError::NotWaiting { run: run.clone(), step: step.clone() });
-        }
-        let names = self.names(run)?;
-        let fact = StepSignalled { step: step.clone(), signal };
-        let event = names.event(&fact, &format!("signal-{id}"), Some(step), self.clock.now())?;
-        let batch = Batch::new().durably(Durability::Synced).append(names.stream.clone(), event);
-        self.store.commit(batch).await?;
-        Ok(())
-    }
-
-    /// Gives an approval to a gate of a run: [`signal`](Self::signal) with the approver as its id.
-    ///
-    /// # Errors
-    /// As `signal`, and if the approval does not count for the run's plan now.
-    pub async fn approve(&self, run: &RunId, gate: &StepId, approval: &Approval) -> Result<(), RunError> {
-        let plan = self.plan(run).await?;
-        let counts = approval.check(&plan, self.clock.now(), true);
-        counts.map_err(|source| RunError::Approval { run: run.clone(), source })?;
-        let value = serde_json::to_value(approval).map_err(|error| RunError::Broken(error.to_string()))?;
-        let id = format!("{}-{}", approval.by, approval.at.as_second());
-        self.signal(run, gate, &id, value).await
-    }
-
     /// What became of a run so far; of one that was never started, an empty state.
     ///
     /// # Errors
@@ -318,11 +254,11 @@ impl Runner {
         Sealed::open_value(&value).map_err(|source| RunError::Plan { run: run.clone(), source })
     }
 
-    fn names(&self, run: &RunId) -> Result<Names, RunError> {
+    pub(super) fn names(&self, run: &RunId) -> Result<Names, RunError> {
         Names::of(run, &self.actor).map_err(|error| RunError::Name(error.to_string()))
     }
 
-    async fn fold(&self, names: &Names) -> Result<RunState, RunError> {
+    pub(super) async fn fold(&self, names: &Names) -> Result<RunState, RunError> {
         let journal = Journal::new(Arc::clone(&self.store));
         let folded = journal.fold(&names.stream, RunState::default(), |mut state, recorded| {
             state.apply(recorded)?;
@@ -341,7 +277,7 @@ impl Runner {
     }
 
     /// Does `work` while holding the run's lease, and gives it back.
-    async fn held<T>(
+    pub(super) async fn held<T>(
         &self,
         names: Names,
         reason: &str,
@@ -472,27 +408,4 @@ impl Runner {
         let irreversible = irreversible(plan.plan(), &state);
         Ok(report(Ended::Undone { cause, irreversible }, state))
     }
-}
-
-/// That a step was done before the run began.
-fn not_needed(step: &StepId, output: Value, now: flowline_core::Timestamp) -> StepFinished {
-    StepFinished {
-        step: step.clone(),
-        attempt: 0,
-        started: now,
-        how: How::Skipped,
-        output,
-        why: Why::AsItShouldBe,
-    }
-}
-
-/// The steps that took effect, or may have, and can't be taken back.
-fn irreversible(plan: &Plan, state: &RunState) -> Vec<StepId> {
-    plan.irreversible()
-        .filter(|node| {
-            let step = state.step(node.id());
-            step.is_some_and(|step| step.phase != Phase::Waiting && !step.was_skipped())
-        })
-        .map(|node| node.id().clone())
-        .collect()
 }

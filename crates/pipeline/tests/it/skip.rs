@@ -288,6 +288,48 @@ async fn a_failed_instance_is_tried_again_on_resuming_and_the_others_are_not() {
 }
 
 #[tokio::test]
+async fn an_instance_that_was_cut_short_is_answered_for_under_its_own_id() {
+    let (mut registry, mut draft, synced, _) = hosts(None);
+    let sync = function::<(String, u64), String>("sync");
+    let hangs = FnStep::once(|_: (String, u64), _| std::future::pending::<Result<String, StepError>>());
+    registry.function(&sync, hangs);
+    draft.nodes[1].each.as_mut().unwrap().max = 5;
+    let plan = seal(&registry, &draft).await;
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let runner = runner(&registry, &store);
+    let (id, cancel) = (RunId::new("r1").unwrap(), Cancel::new());
+    {
+        let mut walk = std::pin::pin!(runner.run(&id, &plan, &cancel));
+        for _ in 0..50 {
+            let polled = std::future::poll_fn(|context| std::task::Poll::Ready(walk.as_mut().poll(context)));
+            assert!(polled.await.is_pending());
+        }
+    }
+    let Ended::NeedsPerson { steps } = runner.resume(&id, &cancel).await.unwrap().ended else {
+        panic!("a person is needed")
+    };
+    let waiting: Vec<_> = steps.keys().map(StepId::as_str).collect();
+    assert_eq!(waiting, ["sync/db", "sync/web-1", "sync/web-2"]);
+    for step in steps.keys() {
+        let answer = flowline_pipeline::run::Resolution::Happened("done by hand".into());
+        runner.resolve(&id, step, answer).await.unwrap();
+    }
+    let report = runner.resume(&id, &cancel).await.unwrap();
+    assert!(report.succeeded(), "{report:?}");
+    assert_eq!(report.state.output(&synced).unwrap().unwrap()["db"], "done by hand");
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_is_refused_in_the_plan() {
+    let (registry, mut draft, ..) = hosts(None);
+    draft.nodes[0].policy.locks.insert("two words".to_owned());
+    let planner = Planner::new(Arc::new(registry), authority(), clock());
+    let error = planner.plan(&draft).await.unwrap_err();
+    assert!(matches!(error, PlanError::Lock { .. }), "{error}");
+    assert!(chain(&error).contains("step `hosts` names a lock"), "{}", chain(&error));
+}
+
+#[tokio::test]
 async fn an_item_is_only_there_for_a_template() {
     let (registry, mut draft, ..) = hosts(None);
     draft.nodes[1].each = None;
