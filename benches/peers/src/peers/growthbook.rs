@@ -1,45 +1,6 @@
-use crate::{doc::*, peer::*};
-use serde_json::{json, Map, Value};
+use crate::{doc::*, peer::*, say};
+use serde_json::{json, Value};
 
-fn feature(f: &Flag, groups: Option<&Doc>) -> Value {
-    match &f.kind {
-        Kind::On => json!({"defaultValue": true}),
-        Kind::Rule3 { countries, min_version, age_gt } => {
-            json!({"defaultValue": false, "rules": [{"force": true, "condition": {
-            "country": {"$in": countries}, "appVersion": {"$vgte": min_version}, "age": {"$gt": age_gt}}}]})
-        }
-        Kind::Rollout { pct } => {
-            json!({"defaultValue": false, "rules": [{"force": true, "coverage": *pct as f64 / 100.0, "hashAttribute": "id"}]})
-        }
-        Kind::InSegment { segment } => match groups {
-            None => {
-                json!({"defaultValue": false, "rules": [{"force": true, "condition": {"id": {"$inGroup": segment}}}]})
-            }
-            Some(d) => {
-                let ids = &d.segments.iter().find(|s| &s.0 == segment).unwrap().1;
-                json!({"defaultValue": false, "rules": [{"force": true, "condition": {"id": {"$in": ids}}}]})
-            }
-        },
-        Kind::Multi { variants } => {
-            let names: Vec<&String> = variants.iter().map(|v| &v.0).collect();
-            let w: Vec<f64> = variants.iter().map(|v| v.1 as f64 / 100.0).collect();
-            json!({"defaultValue": "none", "rules": [{"key": f.name, "variations": names, "weights": w, "hashAttribute": "id"}]})
-        }
-        Kind::Requires { parent } => {
-            json!({"defaultValue": true, "rules": [{"parentConditions": [{"id": parent, "condition": {"value": true}, "gate": true}]}]})
-        }
-    }
-}
-fn render(doc: &Doc, inline_groups: bool) -> String {
-    let fs: Map<String, Value> =
-        doc.flags.iter().map(|f| (f.name.clone(), feature(f, inline_groups.then_some(doc)))).collect();
-    let gs: Map<String, Value> = if inline_groups {
-        Map::new()
-    } else {
-        doc.segments.iter().map(|s| (s.0.clone(), json!(s.1))).collect()
-    };
-    json!({"features": fs, "savedGroups": gs}).to_string()
-}
 fn attrs(u: &User) -> Value {
     json!({"id": u.id, "country": u.country, "appVersion": u.version, "age": u.age})
 }
@@ -62,7 +23,7 @@ impl Peer for Gb {
         "growthbook-rust (official)"
     }
     fn render(doc: &Doc) -> String {
-        render(doc, false)
+        say::growthbook::render(doc)
     }
     fn prepare(native: &str) -> Self {
         let r: growthbook_rust::dto::GrowthBookResponse = serde_json::from_str(native).unwrap();
