@@ -70,7 +70,10 @@ fn main() {
         costs.push(("load, ms".to_owned(), cost(|it| it.load)));
         costs.push(("change of one, ms".to_owned(), cost(|it| it.change)));
         costs.push(("heap a flag, bytes".to_owned(), cost(|it| it.heap)));
-        costs.insert(0, ("random flag, ns".to_owned(), measured(many.into_iter().map(|it| Some(it.ask)).collect())));
+        costs.insert(
+            0,
+            ("random flag, ns".to_owned(), measured(many.into_iter().map(|it| Some(it.ask)).collect())),
+        );
     }
     if wanted("scenarios") {
         println!("\n## Scenarios, ns");
@@ -105,7 +108,15 @@ fn measured(engines: Vec<Option<Ready>>) -> Vec<(&'static str, Option<f64>)> {
     let unknown = ("", None);
     known
         .into_iter()
-        .map(|known| if known { times.next().map_or(unknown, |(name, time)| (name, Some(time))) } else { unknown })
+        .map(
+            |known| {
+                if known {
+                    times.next().map_or(unknown, |(name, time)| (name, Some(time)))
+                } else {
+                    unknown
+                }
+            },
+        )
         .collect()
 }
 
@@ -175,9 +186,12 @@ fn many<P: Peer>() -> Many {
     }
     let contexts: Vec<P::Ctx> = ring().iter().map(|user| peer.ctx(user)).collect();
     let mut numbers = Rng(99);
-    let names: Vec<String> =
-        (0..8_192).map(|_| big_name((numbers.next() % FLAGS as u64) as usize)).collect();
-    assert!(names.iter().take(RING).zip(&contexts).all(|(name, context)| peer.eval(name, Ask::Bool, context) == 1));
+    let names: Vec<String> = (0..8_192).map(|_| big_name((numbers.next() % FLAGS as u64) as usize)).collect();
+    assert!(names.iter().take(RING).zip(&contexts).all(|(name, context)| peer.eval(
+        name,
+        Ask::Bool,
+        context
+    ) == 1));
     let mut turn = 0;
     let ask = Ready::new(P::name(), move |times| {
         for _ in 0..times {
@@ -239,7 +253,9 @@ fn explain() {
 fn best_beside(rows: &[Row]) {
     println!("| | flowline | best peer | ratio | the other peers |\n|---|---|---|---|---|");
     for (what, times) in rows {
-        let (Some(ours), Some((best, least))) = (times.first().and_then(|it| it.1), best_of(times)) else { continue };
+        let (Some(ours), Some((best, least))) = (times.first().and_then(|it| it.1), best_of(times)) else {
+            continue;
+        };
         let others = times.iter().skip(OURS).filter(|(name, _)| *name != best);
         let others: Vec<_> =
             others.filter_map(|(name, time)| time.map(|time| format!("{name} {}", short(time)))).collect();
@@ -261,7 +277,9 @@ fn formats(rows: &[Row]) {
         let cells: Vec<_> = times
             .iter()
             .take(OURS)
-            .map(|(_, time)| time.map_or("n/a".to_owned(), |time| format!("{} ({:.2})", short(time), time / least)))
+            .map(|(_, time)| {
+                time.map_or("n/a".to_owned(), |time| format!("{} ({:.2})", short(time), time / least))
+            })
             .collect();
         println!("| {what} | {} | {} ({name}) |", cells.join(" | "), short(least));
     }

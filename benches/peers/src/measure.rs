@@ -24,6 +24,8 @@ pub fn in_turn(mut engines: Vec<Ready>) -> Vec<(&'static str, f64)> {
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); engines.len()];
     for _ in 0..ROUNDS {
         for ((engine, size), times) in engines.iter_mut().zip(&sizes).zip(&mut times) {
+            // What the others did to the caches is not this engine's.
+            (engine.ask)(*size / 8 + 1);
             let start = Instant::now();
             (engine.ask)(*size);
             times.push(start.elapsed().as_nanos() as f64 / *size as f64);
@@ -36,9 +38,13 @@ pub fn in_turn(mut engines: Vec<Ready>) -> Vec<(&'static str, f64)> {
 fn fitting(ask: &mut dyn FnMut(usize)) -> usize {
     let mut size = 1;
     loop {
-        let start = Instant::now();
-        ask(size);
-        if start.elapsed() >= BATCH {
+        // An interruption makes one try long, not three.
+        let tries = (0..3).map(|_| {
+            let start = Instant::now();
+            ask(size);
+            start.elapsed()
+        });
+        if tries.min().is_some_and(|least| least >= BATCH) {
             return size;
         }
         size *= 2;

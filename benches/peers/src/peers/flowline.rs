@@ -97,7 +97,8 @@ impl Spoken for LaunchDarkly {
         format::launchdarkly::LaunchDarkly::new()
     }
     fn context(u: &User) -> Context {
-        let user = json!({"kind": "user", "key": u.id, "country": u.country, "appVersion": u.version, "age": u.age});
+        let user =
+            json!({"kind": "user", "key": u.id, "country": u.country, "appVersion": u.version, "age": u.age});
         format::launchdarkly::context(&Value::from(&user))
     }
 }

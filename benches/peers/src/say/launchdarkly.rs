@@ -4,13 +4,18 @@ use crate::doc::*;
 use serde_json::{json, Map, Value};
 
 pub fn render(doc: &Doc) -> String {
-        let flags: Map<String, Value> = doc.flags.iter().map(|f| (f.name.clone(), flag(f))).collect();
-        let segs: Map<String, Value> = doc
-            .segments
-            .iter()
-            .map(|(n, ids)| (n.clone(), json!({"key": n, "version": 1, "included": ids, "excluded": [], "rules": [], "salt": "s"})))
-            .collect();
-        json!({"flags": flags, "segments": segs}).to_string()
+    let flags: Map<String, Value> = doc.flags.iter().map(|f| (f.name.clone(), flag(f))).collect();
+    let segs: Map<String, Value> = doc
+        .segments
+        .iter()
+        .map(|(n, ids)| {
+            (
+                n.clone(),
+                json!({"key": n, "version": 1, "included": ids, "excluded": [], "rules": [], "salt": "s"}),
+            )
+        })
+        .collect();
+    json!({"flags": flags, "segments": segs}).to_string()
 }
 
 fn flag(f: &Flag) -> Value {

@@ -4,8 +4,8 @@ use crate::doc::*;
 use serde_json::{json, Map, Value};
 
 pub fn render(doc: &Doc) -> String {
-        let flags: Map<String, Value> = doc.flags.iter().map(|f| (f.name.clone(), flag(f, doc))).collect();
-        json!({"createdAt": "2024-04-17T19:40:53.716Z", "format": "SERVER", "environment": {"name": "bench"}, "flags": flags, "bandits": {}})
+    let flags: Map<String, Value> = doc.flags.iter().map(|f| (f.name.clone(), flag(f, doc))).collect();
+    json!({"createdAt": "2024-04-17T19:40:53.716Z", "format": "SERVER", "environment": {"name": "bench"}, "flags": flags, "bandits": {}})
             .to_string()
 }
 

@@ -5,15 +5,15 @@ use serde_json::{json, Value};
 use std::collections::HashMap;
 
 pub fn render(doc: &Doc) -> String {
-        let seg: HashMap<&str, i32> =
-            doc.segments.iter().enumerate().map(|(i, s)| (s.0.as_str(), i as i32 + 1)).collect();
-        let features: Vec<Value> = doc.flags.iter().map(|f| feature(f, &seg)).collect();
-        let segments: Vec<Value> = doc
+    let seg: HashMap<&str, i32> =
+        doc.segments.iter().enumerate().map(|(i, s)| (s.0.as_str(), i as i32 + 1)).collect();
+    let features: Vec<Value> = doc.flags.iter().map(|f| feature(f, &seg)).collect();
+    let segments: Vec<Value> = doc
             .segments
             .iter()
             .map(|(n, ids)| json!({"id": seg[n.as_str()], "constraints": [{"contextName": "userId", "operator": "IN", "values": ids}]}))
             .collect();
-        json!({"version": 2, "features": features, "segments": segments}).to_string()
+    json!({"version": 2, "features": features, "segments": segments}).to_string()
 }
 
 fn feature(f: &Flag, seg: &HashMap<&str, i32>) -> Value {

@@ -1,6 +1,6 @@
 //! From the model to the compiled form: what can be prepared is prepared here, once per load.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use regex::RegexBuilder;
@@ -11,7 +11,8 @@ use super::{
     key::{Key, hash},
     node::{
         Affix, Bucket, CheckNode, Deep, FlagNode, Networks, Node, Op, Pick, Piece, PrerequisiteNode,
-        RuleNode, SegmentNode, SegmentRef, ShareNode, SplitNode, Start, TestNode, Then, TimeOp, VersionOp,
+        RuleNode, Rules, SegmentNode, SegmentRef, ShareNode, SplitNode, Start, TestNode, Then, TimeOp,
+        VersionOp,
     },
     version::Operand,
     words::WordSet,
@@ -84,11 +85,24 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
     node
 }
 
-/// Makes a compiled flag an error.
-pub(crate) fn refuse(flag: &mut FlagNode, fault: Fault) {
-    flag.fault = Some(Box::new(fault));
-    flag.open = false;
-    flag.settled = settled(flag);
+/// What stands for a compiled flag that is refused: the same flag as an error.
+pub(crate) fn refused(flag: &FlagNode, fault: Fault) -> FlagNode {
+    FlagNode {
+        key: Key::new(&flag.key),
+        open: false,
+        settled: Some(false),
+        asks: false,
+        switch: flag.switch,
+        value_type: flag.value_type,
+        fallback_reason: Reason::Error,
+        rules: Rules::default(),
+        fallback: Then::GoOn,
+        variants: Arc::clone(&flag.variants),
+        off: Then::GoOn,
+        prerequisites: Box::default(),
+        fault: Some(Box::new(fault)),
+        facts: flag.facts.clone(),
+    }
 }
 
 /// Whether `flag` is on, if that does not depend on the context.
@@ -96,8 +110,12 @@ fn settled(flag: &FlagNode) -> Option<bool> {
     let then = match flag.switch {
         _ if flag.fault.is_some() => return Some(false),
         Switch::Off | Switch::Killed => &flag.off,
-        Switch::On if flag.prerequisites.is_empty() && flag.rules.first.is_none() => &flag.fallback,
-        Switch::On => return None,
+        Switch::On if !flag.prerequisites.is_empty() => return None,
+        Switch::On => match &flag.rules.first {
+            None => &flag.fallback,
+            Some(rule) if rule.when.is_empty() && !matches!(rule.then, Then::GoOn) => &rule.then,
+            Some(_) => return None,
+        },
     };
     match then {
         Then::Variant(index) => flag.variants.get(*index as usize).map(|variant| variant.on),

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::{asks, node::FlagNode};
+use super::{asks, node::FlagNode, table::Table};
 
-/// The circles among `flags`: each as the keys along it, beginning with the smallest. A flag that only leads to a circle is in none.
-pub(crate) fn cycles<'f>(flags: impl IntoIterator<Item = &'f FlagNode>) -> Vec<Vec<&'f str>> {
-    let asks: BTreeMap<&str, Vec<&str>> = flags
-        .into_iter()
-        .filter_map(|flag| {
-            let asked = asks::flags(flag);
-            (!asked.is_empty()).then_some((&*flag.key, asked))
-        })
-        .collect();
+/// The circles that can be reached from the flags `start`: each as the keys along it, beginning with the smallest. A flag that only leads to
+/// a circle is in none.
+pub(crate) fn reachable<'f>(flags: &'f Table<FlagNode>, start: &'f [String]) -> Vec<Vec<&'f str>> {
+    let mut asks: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut open: Vec<&str> = start.iter().map(String::as_str).collect();
+    while let Some(key) = open.pop() {
+        if asks.contains_key(key) {
+            continue;
+        }
+        let asked = flags.get(key).filter(|flag| flag.asks).map(|flag| asks::flags(flag)).unwrap_or_default();
+        open.extend(&asked);
+        asks.insert(key, asked);
+    }
     circles(&asks)
 }
 

@@ -34,6 +34,16 @@ pub struct Ruleset {
     format: &'static str,
     warnings: Arc<[Warning]>,
     facts: Arc<BTreeMap<String, Value>>,
+    /// The circles of flags that were refused; `None`: circles are not looked for.
+    circles: Option<Arc<[Refused]>>,
+}
+
+/// A circle of flags that are errors because of it.
+#[derive(Debug)]
+struct Refused {
+    /// The flags as they would be otherwise.
+    flags: Vec<Arc<FlagNode>>,
+    warning: Warning,
 }
 
 /// Compiles flags one after the other, so that a reader need not hold a whole document's model.
@@ -42,6 +52,7 @@ pub struct RulesetBuilder {
     format: &'static str,
     flags: Vec<Arc<FlagNode>>,
     segments: Vec<Arc<SegmentNode>>,
+    refuses_cycles: bool,
     /// What could not be honoured so far.
     pub warnings: Vec<Warning>,
     /// What the document says of itself.
@@ -59,40 +70,30 @@ impl RulesetBuilder {
         self.segments.push(Arc::new(compile::segment(segment, &mut self.warnings)));
     }
 
-    /// Makes flags that depend on each other in a circle errors, with a warning that names the way round. For formats that refuse circles when a
-    /// document is loaded; without this they end an evaluation as [`FlagCheck::cyclic`](crate::model::FlagCheck::cyclic) says.
+    /// Makes flags that depend on each other in a circle errors, with a warning that names the way round; those that
+    /// [changes](Ruleset::with) bring later, too. For formats that refuse circles when a document is loaded; without this they end an
+    /// evaluation as [`FlagCheck::cyclic`](crate::model::FlagCheck::cyclic) says.
     pub fn refuse_cycles(&mut self) {
-        let circles: Vec<(Vec<String>, String)> = cycles::cycles(self.flags.iter().map(|flag| &**flag))
-            .into_iter()
-            .map(|circle| (circle.iter().map(ToString::to_string).collect(), cycles::shown(&circle)))
-            .collect();
-        for (circle, shown) in circles {
-            let message = format!("flags depend on each other: {shown}");
-            for key in &circle {
-                let fault = Fault::new(FaultCode::ParseError, message.as_str());
-                for flag in self.flags.iter_mut().filter(|flag| flag.key.is(key)).filter_map(Arc::get_mut) {
-                    compile::refuse(flag, fault.clone());
-                }
-            }
-            let at = "requires";
-            let first = circle.first().cloned().unwrap_or_default();
-            self.warnings.push(Warning::of(
-                first,
-                at,
-                format!("{message}; each of them is an error until that is mended"),
-            ));
-        }
+        self.refuses_cycles = true;
+    }
+
+    /// Makes room for the flags of a document of so many bytes: growing later costs more than room that stays empty.
+    pub(crate) fn expect_bytes(&mut self, document: usize) {
+        self.flags.reserve(document / 256);
     }
 
     /// The ruleset.
     pub fn build(self) -> Ruleset {
-        Ruleset {
+        let ruleset = Ruleset {
             flags: Table::build(self.flags),
             segments: Table::build(self.segments),
             format: self.format,
             warnings: self.warnings.into(),
             facts: Arc::new(self.facts),
-        }
+            circles: self.refuses_cycles.then(Arc::default),
+        };
+        let asking = ruleset.flags.iter().filter(|flag| flag.asks).map(|flag| flag.key.to_string()).collect();
+        if self.refuses_cycles { ruleset.without_circles(asking) } else { ruleset }
     }
 }
 
@@ -120,9 +121,7 @@ impl Ruleset {
         builder.flags.reserve(set.flags.len());
         set.flags.into_iter().for_each(|flag| builder.flag(flag));
         set.segments.into_iter().for_each(|segment| builder.segment(segment));
-        if set.refuse_cycles {
-            builder.refuse_cycles();
-        }
+        builder.refuses_cycles = set.refuse_cycles;
         builder.build()
     }
 
@@ -131,7 +130,8 @@ impl Ruleset {
         RulesetBuilder { format, ..RulesetBuilder::default() }
     }
 
-    /// The same with `changes`. Compiles what is put and nothing else; a segment that changed counts for every flag that asks for it.
+    /// The same with `changes`. Compiles what is put and nothing else; a segment that changed counts for every flag that asks for it. If
+    /// circles of flags are refused, a circle that the changes close is, too, until other changes open it.
     #[must_use]
     pub fn with(&self, changes: Changes) -> Self {
         let mut next = self.clone();
@@ -148,6 +148,8 @@ impl Ruleset {
             };
             next.warnings = self.warnings.iter().filter(changed).cloned().chain(warnings).collect();
         }
+        let asking: Vec<String> =
+            put.iter().filter(|flag| flag.asks).map(|flag| flag.key.to_string()).collect();
         if !put.is_empty() || !removed.is_empty() {
             next.flags = self.flags.with(put, &removed);
         }
@@ -155,7 +157,56 @@ impl Ruleset {
             let removed: Vec<&str> = changes.removed_segments.iter().map(String::as_str).collect();
             next.segments = self.segments.with(segments, &removed);
         }
-        next
+        let known = self.circles.as_ref().is_some_and(|circles| !circles.is_empty());
+        if self.circles.is_some() && (known || !asking.is_empty()) {
+            next.without_circles(asking)
+        } else {
+            next
+        }
+    }
+
+    /// The same, with the flags of each circle that `asking` or the circles known so far lie on as errors, and no others because of a circle.
+    fn without_circles(mut self, asking: Vec<String>) -> Self {
+        let known = self.circles.take().unwrap_or_default();
+        // Whether those are circles still is asked anew. A flag that was put since then is not what stands for a refused one.
+        let restored: Vec<_> = known
+            .iter()
+            .flat_map(|circle| circle.flags.iter().map(move |flag| (circle, flag)))
+            .filter(|(circle, flag)| {
+                let stands = self.flags.get(&flag.key).and_then(|stands| stands.fault.as_ref());
+                stands.is_some_and(|fault| circle.warning.message.starts_with(&*fault.message))
+            })
+            .map(|(_, flag)| Arc::clone(flag))
+            .collect();
+        let mut start = asking;
+        start.extend(known.iter().flat_map(|circle| &circle.flags).map(|flag| flag.key.to_string()));
+        let flags = if restored.is_empty() { self.flags.clone() } else { self.flags.with(restored, &[]) };
+
+        let found: Vec<Refused> = cycles::reachable(&flags, &start)
+            .iter()
+            .map(|circle| {
+                let message = format!("flags depend on each other: {}", cycles::shown(circle));
+                let meaning = format!("{message}; each of them is an error until that is mended");
+                let first = circle.first().copied().unwrap_or_default();
+                let flags = circle.iter().filter_map(|key| flags.get(key)).map(Arc::clone).collect();
+                Refused { flags, warning: Warning::of(first, "requires", meaning) }
+            })
+            .collect();
+        if known.is_empty() && found.is_empty() {
+            self.circles = Some(known);
+            return self;
+        }
+        let errors = found.iter().flat_map(|circle| {
+            let message = circle.warning.message.split(';').next().unwrap_or_default();
+            circle.flags.iter().map(|flag| {
+                Arc::new(compile::refused(flag, Fault::new(FaultCode::ParseError, message.to_owned())))
+            })
+        });
+        self.flags = flags.with(errors.collect(), &[]);
+        let others = self.warnings.iter().filter(|one| !known.iter().any(|circle| circle.warning == **one));
+        self.warnings = others.cloned().chain(found.iter().map(|circle| circle.warning.clone())).collect();
+        self.circles = Some(found.into());
+        self
     }
 
     /// The same with the flags `keys` as `other` has them (not there: removed). They are shared, not compiled again.

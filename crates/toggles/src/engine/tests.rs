@@ -434,3 +434,58 @@ fn a_graph_of_segments_costs_its_size_and_not_its_paths() {
     let set = Ruleset::compile(FlagSet { flags, segments, ..FlagSet::new("test") });
     assert!(set.is_on("flag", &Context::anonymous(), &Fixed::default()));
 }
+
+fn refusing(flags: impl IntoIterator<Item = Flag>) -> Ruleset {
+    let flags = flags.into_iter().collect();
+    Ruleset::compile(FlagSet { flags, refuse_cycles: true, ..FlagSet::new("test") })
+}
+
+fn told(set: &Ruleset) -> Vec<&str> {
+    set.warnings().iter().filter_map(|warning| warning.message.split(';').next()).collect()
+}
+
+#[test]
+fn a_circle_that_a_change_closes_is_refused_until_it_is_opened() {
+    let needs = |key: &str, others: &[&str]| {
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        Flag { rules: vec![rule(Condition::ALWAYS)], ..asks(key, &others) }
+    };
+    let put = |flag: Flag| Changes { flags: vec![flag], ..Changes::default() };
+    let (context, fixed) = (Context::anonymous(), Fixed::default());
+    let errors = |set: &Ruleset| {
+        ["a", "b", "c", "d", "e"].map(|key| set.evaluate(key, &context, &fixed).stage == Stage::Faulty)
+    };
+    let set = refusing([
+        needs("a", &["b"]),
+        needs("b", &["c"]),
+        needs("c", &[]),
+        needs("d", &["a"]),
+        needs("e", &["d"]),
+    ]);
+    assert!(set.warnings().is_empty() && set.is_on("e", &context, &fixed));
+
+    let closed = set.with(put(needs("c", &["a"])));
+    assert_eq!(told(&closed), ["flags depend on each other: a -> b -> c -> a"]);
+    assert_eq!(errors(&closed), [true, true, true, false, false]);
+
+    // Another change leaves it as it is, and a second circle is told beside it.
+    let other = closed.with(put(needs("e", &["e"])));
+    assert_eq!(told(&other).len(), 2);
+    assert_eq!(errors(&other), [true, true, true, false, true]);
+
+    // Opened elsewhere than where it was closed.
+    let opened = other.with(put(needs("b", &[])));
+    assert_eq!(told(&opened), ["flags depend on each other: e -> e"]);
+    assert_eq!(errors(&opened), [false, false, false, false, true]);
+    assert!(opened.is_on("d", &context, &fixed) && opened.is_on("c", &context, &fixed));
+
+    let removed = opened.with(Changes { removed_flags: vec!["e".to_owned()], ..Changes::default() });
+    assert!(removed.warnings().is_empty() && !removed.contains("e"));
+    // What a change says wins over what was there before the circle.
+    let replaced = closed.with(Changes {
+        flags: vec![needs("a", &[]), Flag { switch: Switch::Off, ..needs("c", &[]) }],
+        ..Changes::default()
+    });
+    assert_eq!(errors(&replaced), [false; 5]);
+    assert!(!replaced.is_on("c", &context, &fixed) && replaced.is_on("a", &context, &fixed));
+}

@@ -96,7 +96,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
-                let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or(0));
+                let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or(8));
                 while let Some((Text(key), raw)) = map.next_entry::<Text<'de>, Raw<'de>>()? {
                     pairs.push((key, raw));
                 }

@@ -1,11 +1,12 @@
 //! The hashes by which vendors place people, over a stream of text pieces, so that nothing is put together on the heap.
 
+mod block;
 mod fnv;
 mod murmur3;
 
-use md5::Md5;
-use sha1::{Digest, Sha1};
 use xxhash_rust::xxh3::Xxh3;
+
+use self::block::{Blocks, Md5, Sha1};
 
 pub use fnv::{Fnv1a, fnv1a};
 pub use murmur3::{Murmur3, murmur3};
@@ -58,31 +59,33 @@ impl Feed for Fnv1aTwice {
 
 /// The first 60 bits of SHA-1.
 #[derive(Default)]
-pub(crate) struct Sha1Bits(pub(crate) Sha1);
+pub(crate) struct Sha1Bits(Blocks<Sha1>);
 
 impl Feed for Sha1Bits {
+    #[inline]
     fn feed(&mut self, text: &str) {
-        self.0.update(text.as_bytes());
+        self.0.take(text.as_bytes());
     }
 
+    #[inline]
     fn number(self) -> u64 {
-        let digest = self.0.finalize();
-        digest.iter().take(8).fold(0, |bits, byte| (bits << 8) | u64::from(*byte)) >> 4
+        self.0.finish().first_64() >> 4
     }
 }
 
 /// The first 4 bytes of MD5, big-endian.
 #[derive(Default)]
-pub(crate) struct Md5Bits(pub(crate) Md5);
+pub(crate) struct Md5Bits(Blocks<Md5>);
 
 impl Feed for Md5Bits {
+    #[inline]
     fn feed(&mut self, text: &str) {
-        self.0.update(text.as_bytes());
+        self.0.take(text.as_bytes());
     }
 
+    #[inline]
     fn number(self) -> u64 {
-        let digest = self.0.finalize();
-        digest.iter().take(4).fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
+        u64::from(self.0.finish().first_32())
     }
 }
 

@@ -142,6 +142,7 @@ impl Flowline {
     /// What does not fit, with line and column.
     pub fn ruleset(&self, json: &str) -> Result<Ruleset, FormatError> {
         let mut builder = Ruleset::builder(self.name());
+        builder.expect_bytes(json.len());
         self.stream(json, &mut builder)?;
         builder.refuse_cycles();
         Ok(builder.build())
