@@ -16,6 +16,8 @@ pub mod local;
 mod mask;
 #[cfg(all(feature = "process", unix))]
 mod output;
+#[cfg(all(feature = "process", unix))]
+mod prepare;
 #[cfg(all(feature = "ssh", unix))]
 pub mod ssh;
 

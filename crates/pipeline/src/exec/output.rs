@@ -34,6 +34,7 @@ struct Side {
 pub(super) enum Ending {
     Code(i32),
     Signal(i32),
+    #[cfg(feature = "container")]
     OutOfMemory(u64),
 }
 
@@ -108,6 +109,7 @@ impl<'a> Output<'a> {
             Ending::Code(0) => Ok(self.exited),
             Ending::Code(code) => Err(ExecError::Code { program, code, last }),
             Ending::Signal(signal) => Err(ExecError::Signal { program, signal, last }),
+            #[cfg(feature = "container")]
             Ending::OutOfMemory(limit) => Err(ExecError::OutOfMemory { program, limit, last }),
         }
     }

@@ -140,6 +140,13 @@ impl Drop for Podman {
     fn drop(&mut self) {
         self.vanish();
         Self::podman(self.dir.path()).args(["rm", "-af", "-t", "0"]).output().ok();
+        // What tidies up after the last container may still be writing there.
+        for _ in 0..50 {
+            if fs::remove_dir_all(self.dir.path()).is_ok() {
+                break;
+            }
+            nap();
+        }
     }
 }
 
