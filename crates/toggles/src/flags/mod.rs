@@ -4,6 +4,8 @@
 //! [`Toggles`] for each scope, which sees changes made by any process that uses the same store. A scope (an environment) may have a base: what is
 //! not said for it is inherited. A preview based on production therefore begins with production's state, overrides what it wants, and
 //! takes its own state with it when it is closed.
+//!
+//! [`Releases`] raises flags in steps, by time or verdict. [`Flags::stale`] says which should go, [`Flags::moved_by`] whom an edit would move.
 
 mod board;
 mod change;
