@@ -6,6 +6,9 @@ use serde_json::{Value as Json, json};
 use super::{
     Format,
     flagd::{Flagd, Generation},
+    flowline::{Document, Flowline},
+    growthbook::GrowthBook,
+    launchdarkly::LaunchDarkly,
     ufc::Ufc,
     unleash::Unleash,
 };
@@ -72,8 +75,44 @@ fn flagd(generation: Generation) -> Sample {
     Sample { format: Box::new(Flagd::new(generation)), document, damaged: "/flags/damaged" }
 }
 
+fn growthbook() -> Sample {
+    let feature = json!({"defaultValue": 0, "rules": [
+        {"id": "r", "condition": {"x": {"$regex": "a+", "$in": ["a"], "$not": {"$gt": 1}}, "$or": [{"y.z": {"$elemMatch": {"$eq": 1}}}, {"v": {"$vgt": "1.0.0"}}]},
+         "force": 1, "coverage": 0.5, "hashAttribute": "id", "hashVersion": 2, "tracks": [{"experiment": {}, "result": {}}]},
+        {"parentConditions": [{"id": "sound", "condition": {"value": true}, "gate": true}], "force": 2, "range": [0, 0.5]},
+        {"key": "e", "variations": ["a", "b", {}], "weights": [0.3, 0.3, 0.4], "namespace": ["n", 0, 1], "meta": [{"key": "0"}, {"key": "1", "passthrough": true}],
+         "filters": [{"seed": "s", "ranges": [[0, 1]], "attribute": "id"}], "urlPatterns": [{"type": "regex", "pattern": ".*", "include": true}],
+         "condition": {"g": {"$inGroup": "g1"}}, "bucketVersion": 1, "minBucketVersion": 0},
+        {"variations": [1, 2], "ranges": [[0, 0.5], [0.5, 1]], "contextualBanditRef": "b"}]});
+    let document = json!({"features": {"damaged": feature, "sound": {"defaultValue": true}}, "savedGroups": {"g1": [1, "a"]},
+        "contextualBandits": {"b": {"contexts": [{"condition": {}, "leafId": 1, "weights": [0.5, 0.5]}]}}});
+    Sample { format: Box::new(GrowthBook::new()), document, damaged: "/features/damaged" }
+}
+
+fn launchdarkly() -> Sample {
+    let flag = json!({"on": true, "variations": [1, "a", {}], "offVariation": 0, "salt": "s", "targets": [{"values": ["a"], "variation": 1}],
+        "contextTargets": [{"contextKind": "org", "values": ["b"], "variation": 2}, {"contextKind": "user", "values": [], "variation": 1}],
+        "prerequisites": [{"key": "sound", "variation": 0}],
+        "rules": [
+            {"id": "r", "variation": 1, "clauses": [{"attribute": "x", "op": "in", "values": [1, "a"], "negate": true}, {"attribute": "x", "op": "matches", "values": ["a+"]}]},
+            {"clauses": [{"op": "segmentMatch", "values": ["seg"]}, {"contextKind": "org", "attribute": "/a~1b/c", "op": "semVerEqual", "values": ["1.0"]},
+                {"attribute": "when", "op": "before", "values": ["2026-01-01T00:00:00Z", 1.5]}],
+             "rollout": {"kind": "experiment", "contextKind": "user", "seed": 1, "bucketBy": "x", "variations": [{"variation": 0, "weight": 50000}, {"variation": 1, "weight": 50000, "untracked": true}]}}],
+        "fallthrough": {"rollout": {"variations": [{"variation": 0, "weight": 100_000}]}}});
+    let sound = json!({"on": true, "variations": [true], "fallthrough": {"variation": 0}});
+    let segment = json!({"included": ["a"], "excluded": ["b"], "rules": [{"clauses": [], "weight": 1, "bucketBy": "x"}], "salt": "q"});
+    Sample {
+        format: Box::new(LaunchDarkly::new()),
+        document: json!({"flags": {"damaged": flag, "sound": sound}, "segments": {"seg": segment}}),
+        damaged: "/flags/damaged",
+    }
+}
+
+/// How many samples there are.
+const SAMPLES: usize = 8;
+
 fn samples() -> Vec<Sample> {
-    let mut samples = vec![unleash(), ufc(Ufc::eppo()), ufc(Ufc::datadog())];
+    let mut samples = vec![unleash(), ufc(Ufc::eppo()), ufc(Ufc::datadog()), growthbook(), launchdarkly()];
     samples.extend([Generation::V1, Generation::V2, Generation::V3].map(flagd));
     samples
 }
@@ -167,7 +206,7 @@ fn evaluate(ruleset: &Ruleset, value: &Json) {
 
 proptest! {
     #[test]
-    fn a_damaged_flag_harms_no_other(kind in 0..6_usize, at in any::<Index>(), value in anything(), more in any::<Index>(), other in anything()) {
+    fn a_damaged_flag_harms_no_other(kind in 0..SAMPLES, at in any::<Index>(), value in anything(), more in any::<Index>(), other in anything()) {
         let Some(Sample { format, mut document, damaged }) = samples().into_iter().nth(kind) else { return Ok(()) };
         for (at, value) in [(at, &value), (more, &other)] {
             let flag = document.pointer_mut(damaged).unwrap();
@@ -184,7 +223,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_document_is_an_error_or_a_ruleset(kind in 0..6_usize, at in any::<Index>(), value in anything()) {
+    fn a_damaged_document_is_an_error_or_a_ruleset(kind in 0..SAMPLES, at in any::<Index>(), value in anything()) {
         let Some(Sample { format, mut document, .. }) = samples().into_iter().nth(kind) else { return Ok(()) };
         let mut count = at.index(size(&document));
         if let Some(node) = nth(&mut document, &mut count) {
@@ -196,9 +235,241 @@ proptest! {
     }
 
     #[test]
-    fn a_truncated_document_is_an_error(kind in 0..6_usize, at in any::<Index>()) {
+    fn a_truncated_document_is_an_error(kind in 0..SAMPLES, at in any::<Index>()) {
         let Some(Sample { format, document, .. }) = samples().into_iter().nth(kind) else { return Ok(()) };
         let text = document.to_string();
         prop_assert!(format.read(text.get(..at.index(text.len())).unwrap_or_default()).is_err());
     }
+}
+
+/// Puts text in place of a mark within a sample's damaged flag, so that it need not be JSON.
+fn with_text(sample: &Sample, at: &str, text: &str) -> String {
+    const MARK: &str = "put it here";
+    let mut document = sample.document.clone();
+    *document.pointer_mut(sample.damaged).and_then(|flag| flag.pointer_mut(at)).unwrap() = MARK.into();
+    document.to_string().replace(&format!("\"{MARK}\""), text)
+}
+
+/// A place in each sample's damaged flag where any value may stand, one for a number, one for a pattern, and one for a text.
+fn places() -> Vec<(Sample, &'static str, &'static str, &'static str, &'static str)> {
+    vec![
+        (
+            unleash(),
+            "/strategies",
+            "/variants/0/weight",
+            "/strategies/2/constraints/2/value",
+            "/strategies/0/parameters/userIds",
+        ),
+        (
+            ufc(Ufc::eppo()),
+            "/allocations",
+            "/allocations/0/splits/0/shards/0/ranges/0/end",
+            "/allocations/0/rules/0/conditions/1/value",
+            "/allocations/0/key",
+        ),
+        (
+            ufc(Ufc::datadog()),
+            "/allocations",
+            "/allocations/0/splits/0/shards/0/ranges/0/end",
+            "/allocations/0/rules/0/conditions/1/value",
+            "/allocations/0/key",
+        ),
+        (
+            growthbook(),
+            "/rules/0/condition",
+            "/rules/0/coverage",
+            "/rules/0/condition/x/$regex",
+            "/rules/2/key",
+        ),
+        (
+            launchdarkly(),
+            "/rules",
+            "/rules/1/rollout/variations/0/weight",
+            "/rules/0/clauses/1/values/0",
+            "/salt",
+        ),
+        (
+            flagd(Generation::V2),
+            "/targeting",
+            "/targeting/if/1/fractional/1/1",
+            "/defaultVariant",
+            "/defaultVariant",
+        ),
+    ]
+}
+
+/// Reads a document that harms one flag: that flag is named in a warning, and the other works.
+fn harmed(sample: &Sample, text: &str) -> Ruleset {
+    let ruleset = Ruleset::compile(sample.format.read(text).unwrap());
+    let named = ruleset.warnings().iter().any(|warning| warning.flag.as_deref() == Some("damaged"));
+    assert!(named, "{}: {:?}", sample.format.name(), ruleset.warnings());
+    assert!(ruleset.is_on("sound", &Context::new("u"), &Fixed::default()), "{}", sample.format.name());
+    ruleset
+}
+
+#[test]
+fn deep_nesting_harms_the_flag_in_which_it_is() {
+    for (sample, anything, ..) in places() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("{\"!\":", "}"), ("{\"$not\":", "}")] {
+            let deep = open.repeat(20_000) + "1" + &close.repeat(20_000);
+            harmed(&sample, &with_text(&sample, anything, &deep));
+        }
+    }
+}
+
+#[test]
+fn numbers_that_are_none_harm_the_flag_in_which_they_are() {
+    for (sample, _, number, ..) in places() {
+        harmed(&sample, &with_text(&sample, number, "1e999"));
+        // These are no JSON at all.
+        for text in ["NaN", "Infinity", "-Infinity", "nan", "01"] {
+            let error = sample.format.read(&with_text(&sample, number, text)).unwrap_err();
+            assert!(error.to_string().contains("line 1 column "), "{error}");
+        }
+    }
+    for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX] {
+        for sample in samples() {
+            let ruleset = Ruleset::compile(sample.format.read(&sample.document.to_string()).unwrap());
+            for context in [Context::new("a").with("x", number), Context::new(number).with("when", number)] {
+                let _came = ruleset.explain("damaged", &context, &Fixed::default());
+            }
+        }
+    }
+}
+
+#[test]
+fn long_texts_are_only_long() {
+    let long = "a".repeat(1 << 20);
+    for (sample, _, _, pattern, text) in places() {
+        // Patterns take longer to compile; one format shows it for all.
+        let pattern = Some((pattern, 1 << 16)).filter(|_| sample.format.name() == "unleash");
+        for (at, length) in pattern.into_iter().chain([(text, long.len())]) {
+            let document = with_text(&sample, at, &format!("\"{}\"", &long[..length]));
+            let ruleset = Ruleset::compile(sample.format.read(&document).unwrap());
+            for warning in ruleset.warnings() {
+                assert!(warning.message.len() < 2_000, "{}: {}", sample.format.name(), warning.message.len());
+            }
+            let context = Context::new(long.as_str()).with("x", long.as_str());
+            let _came = ruleset.explain("damaged", &context, &Fixed::default());
+            assert!(ruleset.is_on("sound", &context, &Fixed::default()));
+        }
+    }
+}
+
+#[test]
+fn patterns_that_explode_are_refused_by_name() {
+    for (sample, _, _, pattern, _) in places() {
+        if sample.format.name() == "flagd" {
+            continue; // It has none.
+        }
+        for explosive in ["((a{1000}){1000}){1000}", "(?=a)", "("] {
+            harmed(&sample, &with_text(&sample, pattern, &format!("\"{explosive}\"")));
+        }
+        // These would explode elsewhere; here matching takes linear time.
+        let document = with_text(&sample, pattern, "\"^(a+)+$\"");
+        let ruleset = Ruleset::compile(sample.format.read(&document).unwrap());
+        let context =
+            Context::new("u").with("x", "a".repeat(100_000) + "b").with("id", "a".repeat(100_000) + "b");
+        let _came = ruleset.evaluate("damaged", &context, &Fixed::default());
+    }
+}
+
+#[test]
+fn a_flag_that_stands_twice_is_told() {
+    for sample in samples() {
+        let mut document = sample.document.clone();
+        let text = if let Some(features) = document["features"].as_array_mut() {
+            features.push(json!({"name": "damaged", "enabled": true}));
+            document.to_string()
+        } else {
+            document.to_string().replacen("\"damaged\":", "\"damaged\":{},\"damaged\":", 1)
+        };
+        let ruleset = harmed(&sample, &text);
+        let told = ruleset.warnings().iter().any(|warning| warning.message.contains("more than once"));
+        assert!(told, "{}: {:?}", sample.format.name(), ruleset.warnings());
+    }
+    let twice = r#"{"flags": {"f": {}, "g": {}, "f": {}}}"#;
+    for error in [Document::from_json(twice).unwrap_err(), Flowline::default().read(twice).unwrap_err()] {
+        assert_eq!(error.problem, "duplicate entry `f` at line 1 column 32");
+    }
+    let twice = r#"{"segments": {"s": {}, "s": {}}, "flags": {}}"#;
+    assert!(Document::from_json(twice).is_err() && Flowline::default().read(twice).is_err());
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_with_their_place() {
+    for sample in samples() {
+        let mut bytes = sample.document.to_string().into_bytes();
+        bytes[1] = 0xff;
+        let error = sample.format.read_bytes(&bytes).unwrap_err();
+        assert_eq!(error.problem, "it is not UTF-8 from line 1 column 2 on");
+        let marked = [&b"\xef\xbb\xbf"[..], sample.document.to_string().as_bytes()].concat();
+        assert!(sample.format.read_bytes(&marked).is_ok());
+        // Half a pair of surrogates is no text either.
+        let lone = sample.document.to_string().replacen("\"damaged\"", "\"damaged\\ud800\"", 1);
+        assert!(
+            sample.format.read(&lone).is_err()
+                || Ruleset::compile(sample.format.read(&lone).unwrap()).is_on(
+                    "sound",
+                    &Context::new("u"),
+                    &Fixed::default()
+                )
+        );
+    }
+}
+
+#[test]
+fn circles_end() {
+    let on = Fixed::default();
+    let user = Context::new("u");
+    let unleash = r#"{"version": 1, "features": [
+        {"name": "a", "enabled": true, "dependencies": [{"feature": "b"}]}, {"name": "b", "enabled": true, "dependencies": [{"feature": "a"}]},
+        {"name": "sound", "enabled": true}]}"#;
+    let growthbook = r#"{"features": {
+        "a": {"defaultValue": true, "rules": [{"parentConditions": [{"id": "b", "condition": {"value": true}}], "force": true}]},
+        "b": {"defaultValue": true, "rules": [{"parentConditions": [{"id": "a", "condition": {"value": true}, "gate": true}], "force": true}]},
+        "sound": {"defaultValue": true}}}"#;
+    let launchdarkly = r#"{"flags": {
+        "a": {"on": true, "variations": [true], "fallthrough": {"variation": 0}, "prerequisites": [{"key": "b", "variation": 0}]},
+        "b": {"on": true, "variations": [true], "fallthrough": {"variation": 0}, "rules": [{"clauses": [{"op": "segmentMatch", "values": ["s"]}], "variation": 0}],
+              "prerequisites": [{"key": "a", "variation": 0}]},
+        "c": {"on": true, "variations": [true], "fallthrough": {"variation": 0}, "rules": [{"clauses": [{"op": "segmentMatch", "values": ["s"]}], "variation": 0}]},
+        "sound": {"on": true, "variations": [true], "fallthrough": {"variation": 0}}},
+        "segments": {"s": {"rules": [{"clauses": [{"op": "segmentMatch", "values": ["t"]}]}]}, "t": {"rules": [{"clauses": [{"op": "segmentMatch", "values": ["s"]}]}]}}}"#;
+    let own = r#"{"segments": {"s": {"when": [{"segment": "t"}]}, "t": {"when": [{"segment": "s"}]}}, "flags": {
+        "a": {"requires": ["b"], "state": {"on": true}}, "b": {"requires": ["a"], "state": {"on": true}},
+        "c": {"audience": [{"segment": "s"}], "state": {"on": true}}, "sound": {"state": {"on": true}}}}"#;
+    let formats: [(Box<dyn Format>, &str, &[&str]); 4] = [
+        (Box::new(Unleash::new()), unleash, &["a", "b"]),
+        (Box::new(GrowthBook::new()), growthbook, &[]),
+        (Box::new(LaunchDarkly::new()), launchdarkly, &["a", "b", "c"]),
+        (Box::new(Flowline::default()), own, &["a", "b", "c"]),
+    ];
+    for (format, text, off) in formats {
+        let ruleset = Ruleset::compile(format.read(text).unwrap());
+        for flag in ruleset.flags() {
+            let _came = ruleset.explain(flag.key(), &user, &on);
+        }
+        for flag in off {
+            assert!(!ruleset.is_on(flag, &user, &on), "{} {flag}", format.name());
+        }
+        assert!(ruleset.is_on("sound", &user, &on), "{}", format.name());
+    }
+}
+
+#[test]
+fn a_long_chain_of_flags_ends() {
+    let flags: serde_json::Map<String, Json> = (0..500)
+        .map(|flag| {
+            (format!("f{flag}"), json!({"requires": [format!("f{}", flag + 1)], "state": {"on": true}}))
+        })
+        .chain([
+            ("f500".to_owned(), json!({"state": {"on": true}})),
+            ("sound".to_owned(), json!({"state": {"on": true}})),
+        ])
+        .collect();
+    let ruleset = Ruleset::compile(Flowline::default().read(&json!({"flags": flags}).to_string()).unwrap());
+    let (user, fixed) = (Context::new("u"), Fixed::default());
+    assert!(!ruleset.is_on("f0", &user, &fixed), "deeper than the engine follows");
+    assert!(ruleset.is_on("f499", &user, &fixed) && ruleset.is_on("sound", &user, &fixed));
 }

@@ -36,6 +36,22 @@ pub trait Format {
     /// # Errors
     /// If the text is no document of this format at all.
     fn read(&self, text: &str) -> Result<FlagSet, FormatError>;
+
+    /// Reads a document of bytes, as they come from a file or a network. A byte order mark is dropped.
+    ///
+    /// # Errors
+    /// If they are not UTF-8, with line and column, or no document of this format.
+    fn read_bytes(&self, bytes: &[u8]) -> Result<FlagSet, FormatError> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.read(text.strip_prefix('\u{feff}').unwrap_or(text)),
+            Err(error) => {
+                let good = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
+                let place = flowline_core::diagnostic::Place::of(self.name(), &good, good.len());
+                let problem = format!("it is not UTF-8 from line {} column {} on", place.line, place.column);
+                Err(FormatError { source: Some(error.into()), ..FormatError::new(self.name(), problem) })
+            }
+        }
+    }
 }
 
 /// A text is no document of a format.

@@ -1,6 +1,6 @@
 //! Reading documents so that one bad part harms no other: parts are cut out first, then read one by one.
 
-use std::{borrow::Cow, cell::Cell, fmt};
+use std::{borrow::Cow, cell::Cell, collections::BTreeSet, fmt};
 
 use flowline_core::diagnostic::Place;
 use serde::{
@@ -10,7 +10,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    model::Warning,
+    model::{Warning, short},
     value::{Number, Value},
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Unreadable {
 impl Unreadable {
     /// The warning about it.
     pub(crate) fn warning(self, flag: Option<&str>, at: &str, meaning: &str) -> Warning {
-        let message = format!("{}; {meaning}", self.problem);
+        let message = short(format!("{}; {meaning}", self.problem));
         Warning { flag: flag.map(str::to_owned), at: at.to_owned(), message, place: self.place }
     }
 }
@@ -84,6 +84,27 @@ impl<'a> Source<'a> {
 /// The entries of an object in the order of the document, keys that stand twice included.
 #[derive(Debug)]
 pub(crate) struct Pairs<'a>(pub(crate) Vec<(Cow<'a, str>, Raw<'a>)>);
+
+impl Pairs<'_> {
+    /// A warning for each key that stands twice. `flags`: the keys are those of flags; else they stand below `at`.
+    pub(crate) fn twice(&self, flags: bool, at: &str) -> Vec<Warning> {
+        let keys = self.0.iter().map(|(key, _)| &**key);
+        twice(keys).into_iter().map(|key| told_twice(key, flags, at)).collect()
+    }
+}
+
+/// The keys that stand more than once.
+pub(crate) fn twice<'k>(keys: impl ExactSizeIterator<Item = &'k str>) -> BTreeSet<&'k str> {
+    #[expect(clippy::disallowed_types, reason = "only asked, never walked")]
+    let mut seen = std::collections::HashSet::with_capacity(keys.len());
+    keys.filter(|key| !seen.insert(*key)).collect()
+}
+
+/// The warning about a key that stands more than once.
+pub(crate) fn told_twice(key: &str, flag: bool, at: &str) -> Warning {
+    let message = "it stands more than once; the last one counts";
+    if flag { Warning::of(key, "", message) } else { Warning::general(format!("{at}/{key}"), message) }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -6,6 +6,7 @@ use super::Subject;
 
 /// How a context becomes a point on a line: the input of a hash, the hash, and what is made of its number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Bucketing {
     /// The hash's input: the parts, one after the other.
@@ -20,10 +21,11 @@ pub struct Bucketing {
 
 /// A part of a hash's input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
     /// This text.
-    Literal(Box<str>),
+    Literal(#[cfg_attr(feature = "schema", schemars(with = "String"))] Box<str>),
     /// The text of the first of these subjects that is there.
     ///
     /// A text as it is; whole numbers as digits. Other scalars (`true`, `1.5`) only if `scalars`; with `whole_limit`, whole numbers only up
@@ -49,6 +51,7 @@ impl Input {
 
 /// The hashes in use, over the UTF-8 bytes of the input unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Hash {
@@ -74,6 +77,7 @@ pub enum Hash {
 
 /// What is made of a hash's number.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Scale {
@@ -100,6 +104,7 @@ pub enum Scale {
 
 /// What happens if the input of a hash is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MissingInput {
@@ -150,14 +155,29 @@ impl Range {
 
 /// How a range is written: what is open is left out.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Range"))]
 #[serde(deny_unknown_fields)]
 struct Written {
+    /// The first point; by default the line's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<f64>,
+    /// The end; by default the line's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<f64>,
+    /// Whether the end belongs to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     with_end: bool,
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Range {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Range".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Written::json_schema(generator)
+    }
 }
 
 impl Serialize for Range {
@@ -177,6 +197,7 @@ impl<'de> Deserialize<'de> for Range {
 
 /// A share of all contexts: those whose point is in one of the ranges. As a condition it is true for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Share {
     /// How a context becomes a point.

@@ -99,13 +99,16 @@ impl From<Test> for Condition {
 
 /// A time span; open where a side is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Period {
     /// From here on, this moment included.
     #[serde(with = "crate::format::moment", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::format::flowline::Moment>"))]
     pub from: Option<Timestamp>,
     /// Up to here.
     #[serde(with = "crate::format::moment", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::format::flowline::Moment>"))]
     pub until: Option<Timestamp>,
     /// Whether `until` itself belongs to it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -114,6 +117,7 @@ pub struct Period {
 
 /// Where in a context to look.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Subject {
@@ -122,24 +126,30 @@ pub enum Subject {
     /// An attribute of the first part, or what lies in it under a path of keys (objects only, never lists).
     Attribute {
         /// Its name.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         name: Name,
         /// The keys below it, outermost first.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
         path: Vec<Box<str>>,
     },
     /// The key of the part of a kind.
     KeyOf {
         /// The kind.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         kind: Name,
     },
     /// An attribute of the part of a kind. `key` is an attribute like any other here: the format decides.
     AttributeOf {
         /// The kind.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         kind: Name,
         /// Its name.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         name: Name,
         /// The keys below it, outermost first.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
         path: Vec<Box<str>>,
     },
     /// The list of the kinds that the context has, as texts.
@@ -147,7 +157,7 @@ pub enum Subject {
     /// The present time, as RFC 3339 text.
     Now,
     /// Always this value.
-    Value(Value),
+    Value(#[cfg_attr(feature = "schema", schemars(with = "serde_json::Value"))] Value),
 }
 
 impl Subject {

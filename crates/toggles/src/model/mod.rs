@@ -75,3 +75,4 @@ pub use flag::{
 };
 pub use operator::{Comparison, Lists, Operator, Texts, VersionDialect};
 pub use warning::Warning;
+pub(crate) use warning::short;

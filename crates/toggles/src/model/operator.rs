@@ -151,6 +151,7 @@ impl Comparison {
 
 /// What counts as a version. All follow the order of Semantic Versioning 2.0.0 and leave build metadata out of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum VersionDialect {

@@ -21,13 +21,26 @@ pub struct Warning {
 impl Warning {
     /// A warning about `flag`.
     pub fn of(flag: impl Into<String>, at: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { flag: Some(flag.into()), at: at.into(), message: message.into(), place: None }
+        Self { flag: Some(flag.into()), at: at.into(), message: short(message.into()), place: None }
     }
 
     /// A warning about the document.
     pub fn general(at: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { flag: None, at: at.into(), message: message.into(), place: None }
+        Self { flag: None, at: at.into(), message: short(message.into()), place: None }
     }
+}
+
+/// The message, cut where it repeats an absurdly long part of the document.
+pub(crate) fn short(mut message: String) -> String {
+    const LONGEST: usize = 1_000;
+    if message.len() > LONGEST {
+        let tail = message.char_indices().rev().nth(LONGEST / 4).map_or(0, |(at, _)| at);
+        let tail = message.split_off(tail);
+        let head = message.char_indices().nth(LONGEST / 2).map_or(message.len(), |(at, _)| at);
+        message.truncate(head);
+        message = message + " … " + &tail;
+    }
+    message
 }
 
 impl fmt::Display for Warning {

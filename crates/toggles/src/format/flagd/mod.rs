@@ -25,6 +25,7 @@ mod export;
 mod export_tests;
 mod expression;
 mod fractional;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -33,10 +34,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use indexmap::IndexMap;
 
 use self::compile::{Shared, metadata};
-pub use self::export::{Export, export};
+pub use self::{
+    export::{Export, export},
+    sources::{Selector, SelectorError},
+};
 use super::{
     Format, FormatError,
-    reading::{Pairs, Raw, Source, Tree},
+    reading::{Pairs, Raw, Source, Tree, told_twice, twice},
 };
 use crate::{
     context::Context,
@@ -139,6 +143,8 @@ impl Format for Flagd {
             metadata,
         };
         let flags = listed(flags, &source, warnings)?;
+        let again = twice(flags.iter().map(|(key, _)| &**key));
+        warnings.extend(again.into_iter().map(|key| told_twice(key, true, "")));
         set.flags.reserve(flags.len());
         for (key, raw) in flags {
             let flag = match source.part::<document::Flag<'_>>(raw) {

@@ -183,6 +183,7 @@ impl<'de> Deserialize<'de> for Percent {
 ///
 /// The default is a boolean flag for everybody without rules.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Definition {
     /// What it does.
@@ -195,12 +196,15 @@ pub struct Definition {
     pub kind: FlagKind,
     /// When it was made.
     #[serde(with = "moment", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<super::schema::Moment>"))]
     pub created: Option<Timestamp>,
     /// When it should be gone.
     #[serde(with = "moment", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<super::schema::Moment>"))]
     pub expected_end: Option<Timestamp>,
     /// Its values by name, all of one type unless it is `mixed`. None: a boolean flag with `on` and `off`.
     #[serde(skip_serializing_if = "Named::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, serde_json::Value>"))]
     pub variants: Named<Value>,
     /// Whether its values may be of several types, as those of a flag that comes from elsewhere may be.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -225,12 +229,14 @@ pub struct Definition {
     pub salt: Option<String>,
     /// Texts, numbers and booleans by name, handed on to whoever evaluates.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, super::schema::Plain>"))]
     pub metadata: BTreeMap<String, Value>,
     /// How far it is released, declared as code: what counts until somebody says otherwise at run time.
     #[serde(skip_serializing_if = "State::is_empty")]
     pub state: State,
     /// The same for single scopes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, State>"))]
     pub scopes: BTreeMap<ScopeId, State>,
 }
 
@@ -251,6 +257,7 @@ impl Definition {
 
 /// An exception: who gets what, whatever the rollout says.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
     /// Its name, for explanations.
@@ -283,6 +290,7 @@ pub enum Serve {
 
 /// A split that is given outright. In a document: `{ bucketing = { … }, slices = [{ variant = "a", until = 50 }, { variant = "b" }] }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Slices {
     /// How a context becomes a point.
@@ -296,6 +304,7 @@ pub struct Slices {
 
 /// A slice of a line, and who is served there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Slice {
     /// The variant.
@@ -316,6 +325,7 @@ pub struct Slice {
 
 /// What happens to a point beyond all slices.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Beyond {
     /// The last slice takes it.
@@ -410,6 +420,7 @@ enum Part {
 
 /// How far a flag is released in one place. What is absent is inherited from the place below it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
     /// Whether it is on.

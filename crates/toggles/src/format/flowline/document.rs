@@ -1,6 +1,6 @@
 //! Documents of our own flags, and what they are in one scope.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use flowline_core::id::ScopeId;
 use indexmap::IndexMap;
@@ -31,21 +31,67 @@ use crate::{
 /// scopes.preview = { rollout = 100 }
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Document {
+    /// Where the document's JSON Schema is, for editors. Nothing else reads it.
+    #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// Groups that clauses ask for.
-    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    #[serde(deserialize_with = "unique", skip_serializing_if = "IndexMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "std::collections::BTreeMap<String, Segment>"))]
     pub segments: IndexMap<String, Segment>,
     /// The flags.
+    #[serde(deserialize_with = "unique")]
+    #[cfg_attr(feature = "schema", schemars(with = "std::collections::BTreeMap<FlagKey, Definition>"))]
     pub flags: IndexMap<FlagKey, Definition>,
+}
+
+/// Entries by name; one that stands twice is refused.
+fn unique<'de, D, K, V>(deserializer: D) -> Result<IndexMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + std::hash::Hash + Eq + fmt::Display,
+    V: Deserialize<'de>,
+{
+    struct Unique<K, V>(PhantomData<(K, V)>);
+    impl<'de, K, V> Visitor<'de> for Unique<K, V>
+    where
+        K: Deserialize<'de> + std::hash::Hash + Eq + fmt::Display,
+        V: Deserialize<'de>,
+    {
+        type Value = IndexMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table of entries by name")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = IndexMap::with_capacity(map.size_hint().unwrap_or(0).min(4_096));
+            while let Some(key) = map.next_key::<K>()? {
+                if entries.contains_key(&key) {
+                    return Err(A::Error::custom(twice(&key)));
+                }
+                entries.insert(key, map.next_value()?);
+            }
+            Ok(entries)
+        }
+    }
+    deserializer.deserialize_map(Unique(PhantomData))
+}
+
+fn twice(key: &impl fmt::Display) -> String {
+    format!("duplicate entry `{}`", key.to_string().escape_debug())
 }
 
 /// A group of contexts: those whose targeting key is listed, and those for whom all clauses hold.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Segment {
     /// Targeting keys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub members: Vec<Name>,
     /// All of these hold; none at all: only the members are in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -214,6 +260,8 @@ struct Streaming<'s> {
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
 enum Part {
+    #[serde(rename = "$schema")]
+    Schema,
     Segments,
     Flags,
 }
@@ -234,18 +282,20 @@ impl<'de> Visitor<'de> for Streaming<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (mut flags, mut segments) = (false, false);
+        let (mut flags, mut segments, mut schema) = (false, false, false);
         while let Some(part) = map.next_key::<Part>()? {
             let (seen, name) = match part {
                 Part::Segments => (&mut segments, "segments"),
                 Part::Flags => (&mut flags, "flags"),
+                Part::Schema => (&mut schema, "$schema"),
             };
             if std::mem::replace(seen, true) {
                 return Err(A::Error::duplicate_field(name));
             }
             match part {
+                Part::Schema => drop(map.next_value::<Option<String>>()?),
                 Part::Segments => {
-                    for (name, segment) in map.next_value::<IndexMap<String, Segment>>()? {
+                    for (name, segment) in map.next_value_seed(Segments)? {
                         self.sink.segment(segment.compile(&name));
                     }
                 }
@@ -253,6 +303,16 @@ impl<'de> Visitor<'de> for Streaming<'_> {
             }
         }
         Ok(())
+    }
+}
+
+struct Segments;
+
+impl<'de> DeserializeSeed<'de> for Segments {
+    type Value = IndexMap<String, Segment>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        unique(deserializer)
     }
 }
 
@@ -277,7 +337,12 @@ impl<'de> Visitor<'de> for Flags<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        #[expect(clippy::disallowed_types, reason = "only asked, never walked")]
+        let mut seen = std::collections::HashSet::new();
         while let Some(key) = map.next_key::<FlagKey>()? {
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom(twice(&key)));
+            }
             let definition: Definition = map.next_value()?;
             let state = Effective::declared(&definition, self.line);
             let flag = compile(key.as_str(), &definition, &state, self.sink.warnings());

@@ -19,6 +19,10 @@ mod compile;
 mod definition;
 mod document;
 mod named;
+#[cfg(feature = "schema")]
+mod schema;
+#[cfg(all(test, feature = "schema"))]
+mod schema_tests;
 #[cfg(test)]
 mod tests;
 
@@ -31,3 +35,7 @@ pub use definition::{
 pub use document::{Document, Flowline, Segment};
 pub use named::Named;
 pub(crate) use named::moment;
+#[cfg(feature = "schema")]
+pub(crate) use schema::Moment;
+#[cfg(feature = "schema")]
+pub use schema::flags_schema;

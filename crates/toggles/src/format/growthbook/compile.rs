@@ -13,7 +13,7 @@ use super::{
 use crate::{
     format::reading::{Raw, Source, Text},
     model::{Condition, FaultCode, Flag, OnBroken, Outcome, Reason, Rule, ValueType, Variant, Warning},
-    value::Value,
+    value::{Entries, Value},
 };
 
 /// What the features of one payload are compiled with.
@@ -22,6 +22,8 @@ pub(super) struct Compiler<'a, 'c> {
     pub(super) groups: &'c Groups,
     pub(super) bandits: &'c BTreeMap<String, document::Bandit>,
     pub(super) sticky: &'c mut std::collections::BTreeSet<String>,
+    /// By feature, then by the rule's index among the compiled ones.
+    pub(super) tracks: &'c mut Entries,
     pub(super) warnings: &'c mut Vec<Warning>,
 }
 
@@ -76,6 +78,12 @@ impl<'a> Compiler<'a, '_> {
         when.extend(filters.iter().cloned().map(|filter| Condition::Custom(Arc::new(filter))));
         let id = Some(rule.id.as_str()).filter(|id| !id.is_empty()).map(Into::into);
         let then = if let Some(force) = rule.force.take() {
+            if rule.tracks.as_list().is_some_and(|tracks| !tracks.is_empty()) {
+                let all = self.tracks.entry(flag.into()).or_default();
+                let mut by_rule = all.as_object().cloned().unwrap_or_default();
+                by_rule.insert(rules.len().to_string().into(), std::mem::take(&mut rule.tracks));
+                *all = Value::object(by_rule);
+            }
             if truthy(&rule.condition) {
                 when.push(
                     self.condition(flag, &rule.condition, &format!("{at}/condition"), true).into_condition(),

@@ -74,6 +74,9 @@ pub(super) struct Rule<'a> {
     pub(super) filters: Vec<Filter<'a>>,
     #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) meta: Vec<Meta<'a>>,
+    /// Experiments that decided elsewhere, each with its result.
+    #[serde(default)]
+    pub(super) tracks: Value,
     #[serde(default)]
     pub(super) bucket_version: Option<i64>,
     #[serde(default)]

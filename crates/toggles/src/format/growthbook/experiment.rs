@@ -5,9 +5,9 @@ use regex::Regex;
 use super::{
     address::{UrlPattern, query_override, targeted},
     coercion,
-    condition::{Cond, Root},
-    placing::{Attribute, Filter, Namespace, Placing, Range, choose},
-    user::User,
+    condition::{Cond, Reader, Root},
+    placing::{Attribute, Filter, Namespace, Placing, Range, choose, ranges},
+    user::{Override, User},
 };
 use crate::{
     context::Context,
@@ -120,30 +120,40 @@ impl Experiment {
         if let Some(index) = user.and_then(|user| user.forced_variations.get(&*self.key)) {
             return self.variation(*index).map_or(out, with);
         }
-        if self.status == Status::Draft {
+        let over = user.and_then(|user| user.overrides.get(&*self.key));
+        let status = over.map_or(self.status, |over| match over.status.as_deref() {
+            _ if over.active == Some(false) => Status::Draft,
+            None if over.active.is_none() => self.status,
+            Some("draft") => Status::Draft,
+            Some("stopped") => Status::Stopped,
+            _ => Status::Running,
+        });
+        if status == Status::Draft {
             return out;
         }
         let Some((attribute, value)) = self.hashed(context, user) else { return out };
         let (found, blocked) = self.stuck(attribute, value, context, user);
-        if found.is_none() && !self.lets(context, user, value, situation) {
+        if found.is_none() && !self.lets(context, user, over, value, situation) {
             return out;
         }
-        if let Some(regex) = &self.url
-            && !url.is_some_and(|url| regex.is_match(url))
-        {
+        let own = over.and_then(|over| over.url.as_deref());
+        let own = own.map(|pattern| super::condition::pattern(pattern, false).ok());
+        let regex = own.as_ref().map_or(self.url.as_ref(), Option::as_ref);
+        if regex.is_some_and(|regex| !url.is_some_and(|url| regex.is_match(url))) {
             return out;
         }
         let Some(bucket) = self.placing.of(value) else { return out };
-        let ranges = leaf.map_or(&self.ranges, |leaf| &leaf.ranges);
+        let own = over.and_then(|over| self.ranges_of(over));
+        let ranges = own.as_ref().unwrap_or_else(|| leaf.map_or(&self.ranges, |leaf| &leaf.ranges));
         let variation = found.or_else(|| choose(bucket, ranges));
         if blocked {
             return Run { sticky_used: true, ..out };
         }
         let Some(variation) = variation else { return out };
-        if let Some(force) = self.force {
+        if let Some(force) = over.and_then(|over| over.force).or(self.force) {
             return self.variation(force).map_or(out, with);
         }
-        if user.is_some_and(|user| user.qa_mode) || self.status == Status::Stopped {
+        if user.is_some_and(|user| user.qa_mode) || status == Status::Stopped {
             return out;
         }
         situation.placed_at(bucket);
@@ -153,6 +163,18 @@ impl Experiment {
             bucket: Some(bucket),
             sticky_used: found.is_some(),
         }
+    }
+
+    /// The ranges by other weights or another coverage; none if neither is another, or the experiment has ranges of its own.
+    fn ranges_of(&self, over: &Override) -> Option<Vec<Range>> {
+        let explicit = self.echo.get("ranges").is_some();
+        if explicit || (over.coverage.is_none() && over.weights.is_none()) {
+            return None;
+        }
+        let coverage = over.coverage.or_else(|| self.echo.get("coverage")?.as_f64()).unwrap_or(1.0);
+        let given = || self.echo.get("weights")?.as_list()?.iter().map(Value::as_f64).collect();
+        let weights: Option<Vec<f64>> = over.weights.clone().or_else(given);
+        Some(ranges(self.count, coverage, weights.as_deref()))
     }
 
     fn variation(&self, index: i64) -> Option<usize> {
@@ -208,19 +230,28 @@ impl Experiment {
         &'a self,
         context: &'a Context,
         user: Option<&User>,
+        over: Option<&Override>,
         value: &Value,
         situation: &mut Situation<'a, '_>,
     ) -> bool {
+        let namespace = over.and_then(|over| over.namespace.as_ref());
+        let namespace = namespace.map(|(id, from, to)| Namespace::new(id, *from, *to));
         let placed = if self.filters.is_empty() {
-            self.namespace.as_ref().is_none_or(|namespace| namespace.contains(value))
+            namespace.as_ref().or(self.namespace.as_ref()).is_none_or(|namespace| namespace.contains(value))
         } else {
             self.filters.iter().all(|filter| filter.lets(context))
         };
+        let condition = over.and_then(|over| over.condition.as_ref());
+        let condition = condition.map(|condition| Reader::new(None).condition(condition));
+        let groups = over.and_then(|over| over.groups.as_ref()).unwrap_or(&self.groups);
         placed
-            && self.condition.as_ref().is_none_or(|condition| condition.holds(Root::Context(context)))
+            && condition
+                .as_ref()
+                .or(self.condition.as_ref())
+                .is_none_or(|condition| condition.holds(Root::Context(context)))
             && self.parents.iter().all(|parent| parent.holds(situation) == Truth::True)
-            && (self.groups.is_empty()
-                || self.groups.iter().any(|group| {
+            && (groups.is_empty()
+                || groups.iter().any(|group| {
                     user.is_some_and(|user| user.groups.get(group).copied().unwrap_or_default())
                 }))
     }

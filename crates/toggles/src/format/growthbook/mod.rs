@@ -11,8 +11,7 @@
 //! | saved groups | taken into the conditions that ask for them |
 //!
 //! Conditions coerce as JavaScript does. A pattern that Rust's `regex` can't honour is false, and told. Where the cases decide nothing: forced
-//! features count for [`FeatureResult`] and parents, not for the engine's own answers; conditions nested more than 24 deep are false;
-//! overrides of experiments by the user's document are not read.
+//! features count for [`FeatureResult`] and parents, not for the engine's own answers; conditions nested more than 24 deep are false.
 
 mod address;
 mod coercion;
@@ -44,7 +43,7 @@ use self::{
 };
 pub use self::{
     result::{FeatureResult, Source, experiment_result},
-    user::{User, context},
+    user::{Override, User, context},
 };
 use super::{Format, FormatError, reading};
 use crate::{
@@ -52,13 +51,16 @@ use crate::{
     engine::Ruleset,
     format::reading::Pairs,
     model::{Fault, FaultCode, Flag, FlagSet, Warning},
-    value::Value,
+    value::{Entries, Value},
 };
 
 const NAME: &str = "growthbook";
 
 /// The fact under which a set lists the attributes that its experiments hash.
 const STICKY: &str = "growthbook.stickyAttributes";
+
+/// The fact under which a set keeps what rules without an experiment tell of experiments that decided elsewhere: by feature, then by rule.
+const TRACKS: &str = "growthbook.tracks";
 
 /// Reads GrowthBook's payloads.
 ///
@@ -121,6 +123,7 @@ impl GrowthBook {
                         groups: &groups,
                         bandits: &bandits,
                         sticky: &mut sticky,
+                        tracks: &mut Entries::new(),
                         warnings: &mut set.warnings,
                     };
                     let flag = compiler.bare(raw, rule);
@@ -184,6 +187,8 @@ impl Format for GrowthBook {
         let groups = groups(&document, &mut set.warnings);
         let bandits = bandits(&document, &mut set.warnings);
         let mut sticky = BTreeSet::new();
+        let mut tracks = Entries::new();
+        set.warnings.extend(document.features.iter().flat_map(|features| features.twice(true, "")));
         for (key, raw) in document.features.into_iter().flat_map(|features| features.0) {
             match source.part::<document::Feature<'_>>(raw) {
                 Ok(feature) => {
@@ -192,6 +197,7 @@ impl Format for GrowthBook {
                         groups: &groups,
                         bandits: &bandits,
                         sticky: &mut sticky,
+                        tracks: &mut tracks,
                         warnings: &mut set.warnings,
                     };
                     let flag = compiler.feature(&key, feature);
@@ -203,6 +209,9 @@ impl Format for GrowthBook {
                     set.warnings.push(error.warning(Some(&key), "", "the feature is an error"));
                 }
             }
+        }
+        if !tracks.is_empty() {
+            set.facts.insert(TRACKS.to_owned(), Value::object(tracks));
         }
         if !sticky.is_empty() {
             let attributes = sticky.into_iter().map(Value::from).collect::<Vec<_>>();

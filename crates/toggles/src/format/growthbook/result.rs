@@ -33,7 +33,8 @@ pub struct FeatureResult {
     /// Documents of sticky buckets to be kept, as they are now: `attributeName`, `attributeValue`, `assignments`.
     #[serde(skip)]
     pub sticky: Vec<Value>,
-    /// All experiments that somebody takes part in by this evaluation, passed-through ones included: `experiment`, `result`, `sticky`.
+    /// All experiments that somebody takes part in by this evaluation, passed-through ones included: `experiment`, `result`, `sticky`; and
+    /// those that decided elsewhere what a rule forces here (its `tracks`).
     #[serde(skip)]
     pub exposures: Vec<Value>,
 }
@@ -61,7 +62,13 @@ impl FeatureResult {
         }
         let mut listener = Listener::default();
         let evaluation = ruleset.observed(feature, context, ambient, &mut listener);
-        Self::told(&evaluation, listener.told)
+        let mut result = Self::told(&evaluation, listener.told);
+        if let (Source::Force, Stage::Rule { index, .. }) = (result.source, evaluation.stage) {
+            let tracks = ruleset.facts().get(super::TRACKS).and_then(|all| all.get(feature));
+            let tracks = tracks.and_then(|rules| rules.get(&index.to_string())).and_then(Value::as_list);
+            result.exposures.extend(tracks.into_iter().flatten().cloned());
+        }
+        result
     }
 
     fn new(value: Value, source: Source) -> Self {

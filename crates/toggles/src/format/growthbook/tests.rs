@@ -208,3 +208,50 @@ fn mutated_documents_and_contexts_are_no_panic() {
     }
     assert!(read > 500, "{read}");
 }
+
+#[test]
+fn a_forced_rule_tells_of_the_experiments_that_it_tracks() {
+    let set = GrowthBook::new()
+        .read(
+            r#"{"features": {"f": {"defaultValue": 0, "rules": [
+                {"force": 1, "condition": {"a": 1}},
+                {"force": 2, "tracks": [{"experiment": {"key": "e"}, "result": {"key": "1", "inExperiment": true}}]}]}}}"#,
+        )
+        .unwrap();
+    let (ruleset, fixed) = (Ruleset::compile(set), Fixed::default());
+    let told = |attributes: &str| {
+        let context = context(&serde_json::from_str(attributes).unwrap(), User::default());
+        FeatureResult::of(&ruleset, "f", &context, &fixed).exposures
+    };
+    assert_eq!(told(r#"{"id": "1", "a": 1}"#), []);
+    let told = told(r#"{"id": "1"}"#);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].get("experiment").and_then(|one| one.get("key")).and_then(Value::as_str), Some("e"));
+}
+
+#[test]
+fn a_users_overrides_replace_parts_of_an_experiment() {
+    let set = GrowthBook::new()
+        .read(
+            r#"{"features": {"f": {"defaultValue": "d", "rules": [
+                {"key": "e", "variations": ["a", "b"], "weights": [1, 0], "condition": {"never": true}}]}}}"#,
+        )
+        .unwrap();
+    let (ruleset, fixed) = (Ruleset::compile(set), Fixed::default());
+    let value = |overrides: &str| {
+        let user = serde_json::from_str(&format!(r#"{{"overrides": {{"e": {overrides}}}}}"#)).unwrap();
+        let context = context(&serde_json::from_str(r#"{"id": "1", "group": "x"}"#).unwrap(), user);
+        FeatureResult::of(&ruleset, "f", &context, &fixed).value.as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(value("{}"), "d");
+    assert_eq!(value(r#"{"condition": {}}"#), "a");
+    assert_eq!(value(r#"{"condition": {}, "weights": [0, 1]}"#), "b");
+    assert_eq!(value(r#"{"condition": {}, "coverage": 0}"#), "d");
+    assert_eq!(value(r#"{"condition": {}, "force": 1}"#), "b");
+    assert_eq!(value(r#"{"condition": {}, "status": "stopped"}"#), "d");
+    assert_eq!(value(r#"{"condition": {}, "active": false}"#), "d");
+    assert_eq!(value(r#"{"condition": {}, "groups": ["x"]}"#), "d");
+    assert_eq!(value(r#"{"condition": {}, "url": "^https"}"#), "d");
+    assert_eq!(value(r#"{"condition": {}, "url": "("}"#), "a");
+    assert_eq!(value(r#"{"condition": {}, "namespace": ["n", 0, 0]}"#), "d");
+}

@@ -24,11 +24,37 @@ pub struct User {
     pub enabled: bool,
     /// Whether only forced variations count.
     pub qa_mode: bool,
+    /// What replaces parts of an experiment for this user, by the experiment's key.
+    pub overrides: BTreeMap<String, Override>,
     /// The groups that the user is in (true).
     pub groups: BTreeMap<String, bool>,
     /// The sticky buckets by `attribute||value`: of an assignment `key__version`, the key of the variation. `None`: buckets are not sticky.
     #[serde(skip)]
     pub sticky: Option<BTreeMap<String, BTreeMap<String, String>>>,
+}
+
+/// What replaces parts of an experiment. What is absent stays as the experiment has it.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Override {
+    /// Who may take part.
+    pub condition: Option<Value>,
+    /// The share of users that takes part, from 0 to 1.
+    pub coverage: Option<f64>,
+    /// The weights of the variations.
+    pub weights: Option<Vec<f64>>,
+    /// The namespace: its id, and the part of it from 0 to 1.
+    pub namespace: Option<(String, f64, f64)>,
+    /// `draft`, `running` or `stopped`.
+    pub status: Option<String>,
+    /// False: as a draft.
+    pub active: Option<bool>,
+    /// The variation that everybody gets who would take part.
+    pub force: Option<i64>,
+    /// The groups that may take part.
+    pub groups: Option<Vec<String>>,
+    /// A pattern for the page's address.
+    pub url: Option<String>,
 }
 
 impl Default for User {
@@ -39,6 +65,7 @@ impl Default for User {
             forced_feature_values: BTreeMap::new(),
             enabled: true,
             qa_mode: false,
+            overrides: BTreeMap::new(),
             groups: BTreeMap::new(),
             sticky: None,
         }

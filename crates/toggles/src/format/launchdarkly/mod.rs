@@ -88,6 +88,8 @@ impl Format for LaunchDarkly {
         }
         let source = Source::new(NAME, text);
         let mut set = FlagSet::new(NAME);
+        set.warnings.extend(document.flags.iter().flat_map(|flags| flags.twice(true, "")));
+        set.warnings.extend(document.segments.iter().flat_map(|segments| segments.twice(false, "segments")));
         for (key, raw) in document.flags.into_iter().flat_map(|flags| flags.0) {
             match source.part::<Option<document::Flag<'_>>>(raw) {
                 Ok(Some(flag)) if !flag.deleted => {

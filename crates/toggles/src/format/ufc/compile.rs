@@ -17,7 +17,7 @@ use crate::{
         Condition, Fault, FaultCode, Flag, Outcome, Period, Range, Reason, Rule, Switch, ValueType, Variant,
         Warning,
     },
-    value::Value,
+    value::{Entries, Value},
 };
 
 /// The number of shards where an Eppo document does not say.
@@ -28,6 +28,8 @@ pub(super) struct Compiler<'a, 'c> {
     pub(super) reading: Reading,
     pub(super) source: &'c Source<'a>,
     pub(super) warnings: &'c mut Vec<Warning>,
+    /// What is to be logged, where that is not the usual: by flag, then by allocation.
+    pub(super) logging: &'c mut Entries,
 }
 
 /// A flag that can't be served: which part of it, and why.
@@ -95,7 +97,8 @@ impl<'a> Compiler<'a, '_> {
         total: Option<u32>,
         variations: &Variations<'a>,
     ) -> Result<Rule, Refused> {
-        let document::Allocation { key, rules, start_at, end_at, splits } = allocation;
+        let document::Allocation { key, rules, start_at, end_at, splits, do_log } = allocation;
+        self.logging(flag, key.as_str(), &do_log, &splits);
         let mut conditions = Vec::new();
         let period = Period {
             from: time(start_at.as_ref(), at, "startAt")?,
@@ -156,6 +159,25 @@ impl<'a> Compiler<'a, '_> {
             reason: Some(reason),
             ..Rule::new(Condition::All(conditions), split::outcome(parts, self.reading))
         })
+    }
+
+    fn logging(&mut self, flag: &str, allocation: &str, do_log: &Value, splits: &[document::Split<'a>]) {
+        let silent = *do_log == Value::Bool(false);
+        let mut extra = Entries::new();
+        for split in splits {
+            if split.extra_logging.as_object().is_some_and(|entries| !entries.is_empty()) {
+                extra
+                    .entry(split.variation_key.as_str().into())
+                    .or_insert_with(|| split.extra_logging.clone());
+            }
+        }
+        if silent || !extra.is_empty() {
+            let all = self.logging.entry(flag.into()).or_default();
+            let mut allocations = all.as_object().cloned().unwrap_or_default();
+            let entry = [("doLog", Value::Bool(!silent)), ("extraLogging", Value::object(extra))];
+            allocations.insert(allocation.into(), Value::object(entry));
+            *all = Value::object(allocations);
+        }
     }
 
     fn part(

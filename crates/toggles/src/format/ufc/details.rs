@@ -23,6 +23,17 @@ pub struct Resolution<'a> {
     pub evaluation: Evaluation<'a>,
 }
 
+/// What is to be logged of an assignment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Logging<'a> {
+    /// The allocation that decided.
+    pub allocation: &'a str,
+    /// Whether it is to be logged at all.
+    pub do_log: bool,
+    /// What goes with the log entry: an object. Of several splits of one variation, that of the first which has some.
+    pub extra: Option<&'a Value>,
+}
+
 /// Eppo's word for what a flag came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -61,6 +72,16 @@ impl<'a> Resolution<'a> {
         }
         let Evaluation { value, reason, error, .. } = evaluation;
         Self { value, reason, error: error.map(|failure| failure.code), evaluation }
+    }
+
+    /// What is to be logged of the assignment; `None`: nothing was assigned. `ruleset` is the one that was asked.
+    pub fn logging(&self, ruleset: &'a Ruleset) -> Option<Logging<'a>> {
+        let (flag, allocation) = (self.evaluation.key()?, self.evaluation.rule_id()?);
+        let variation = self.evaluation.variant.filter(|_| self.error.is_none())?;
+        let said = ruleset.facts().get(super::LOGGING).and_then(|all| all.get(flag)?.get(allocation));
+        let do_log = said.and_then(|said| said.get("doLog")?.as_bool()).unwrap_or(true);
+        let extra = said.and_then(|said| said.get("extraLogging")?.get(&variation.name));
+        Some(Logging { allocation, do_log, extra })
     }
 
     /// Eppo's word for it.

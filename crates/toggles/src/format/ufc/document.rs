@@ -56,6 +56,9 @@ pub(super) struct Allocation<'a> {
     pub(super) end_at: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) splits: Vec<Split<'a>>,
+    /// Anything but false: yes.
+    #[serde(default)]
+    pub(super) do_log: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,6 +85,9 @@ pub(super) struct Split<'a> {
     pub(super) variation_key: Text<'a>,
     #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) shards: Vec<Shard<'a>>,
+    /// Only an object says anything.
+    #[serde(default)]
+    pub(super) extra_logging: Value,
 }
 
 #[derive(Debug, Deserialize)]

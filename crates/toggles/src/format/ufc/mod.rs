@@ -7,6 +7,7 @@
 //! | allocation | rule, in order, with its key as id |
 //! | splits | a split with MD5; shards that all splits share are looked at once |
 //! | `startAt`, `endAt` | a condition; both ends belong to the time span |
+//! | `doLog`, `extraLogging` | told by [`Resolution::logging`] |
 //!
 //! The readings differ in what a flag that makes no sense means: at Eppo ([`Reading::Eppo`]) a condition that can't be read is false, and a
 //! variation that can't be served is an error for whoever is assigned to it; at Datadog ([`Reading::Datadog`]) the flag is dropped, and
@@ -27,15 +28,18 @@ mod tests;
 
 pub use self::bandit::{Action, Attributes, Bandits};
 use self::compile::{Compiler, Refused};
-pub use self::details::{Allocation, AllocationCode, Details, EvaluationCode, Resolution};
+pub use self::details::{Allocation, AllocationCode, Details, EvaluationCode, Logging, Resolution};
 use super::{Format, FormatError, reading::Source};
 use crate::{
     context::Context,
     model::{FlagSet, ValueType, Warning},
-    value::Value,
+    value::{Entries, Value},
 };
 
 const NAME: &str = "ufc";
+
+/// The fact under which a set keeps what is to be logged, where that is not the usual.
+const LOGGING: &str = "ufc.logging";
 
 /// Whose reading of UFC counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,14 +108,17 @@ impl Format for Ufc {
         let Some(flags) = document.flags else {
             return Err(FormatError::new(NAME, "it has no `flags`"));
         };
+        set.warnings = flags.twice(true, "");
         let source = Source::new(NAME, text);
+        let mut logging = Entries::new();
         set.flags.reserve(flags.0.len());
         for (key, raw) in flags.0 {
             let compiled = match source.part::<Option<document::Flag<'_>>>(raw) {
                 Ok(None) => continue,
                 Ok(Some(flag)) => {
                     let warnings = &mut set.warnings;
-                    let mut compiler = Compiler { reading: self.reading, source: &source, warnings };
+                    let logging = &mut logging;
+                    let mut compiler = Compiler { reading: self.reading, source: &source, warnings, logging };
                     compiler.flag(&key, flag).map_err(|refused| (refused, source.place(raw, 0)))
                 }
                 Err(error) => Err((Refused { at: String::new(), problem: error.problem }, error.place)),
@@ -122,6 +129,9 @@ impl Format for Ufc {
                 flag
             });
             set.flags.push(flag);
+        }
+        if !logging.is_empty() {
+            set.facts.insert(LOGGING.to_owned(), Value::object(logging));
         }
         Ok(set)
     }

@@ -375,3 +375,35 @@ fn another_type_than_asked_for_is_a_mismatch_unless_the_flag_is_off() {
     assert_eq!(ask(&off, "f"), "None DISABLED None FlagUnrecognizedOrDisabled");
     assert_eq!(ask(&on, "g"), "None ERROR Some(FlagNotFound) FlagUnrecognizedOrDisabled");
 }
+
+#[test]
+fn what_is_to_be_logged_is_told() {
+    let set = Ufc::eppo()
+        .read(
+            r#"{"flags": {"f": {"key": "f", "enabled": true, "variationType": "STRING", "totalShards": 10,
+                "variations": {"a": {"key": "a", "value": "A"}, "b": {"key": "b", "value": "B"}},
+                "allocations": [
+                    {"key": "quiet", "doLog": false, "rules": [{"conditions": [{"attribute": "x", "operator": "ONE_OF", "value": ["q"]}]}],
+                     "splits": [{"variationKey": "a", "shards": []}]},
+                    {"key": "holdout", "doLog": true, "rules": [{"conditions": [{"attribute": "x", "operator": "ONE_OF", "value": ["h"]}]}],
+                     "splits": [{"variationKey": "b", "shards": [], "extraLogging": {"holdoutKey": "h1"}}]},
+                    {"key": "usual", "extraLogging": 1, "splits": [{"variationKey": "a", "shards": [], "extraLogging": null}]}]}}}"#,
+        )
+        .unwrap();
+    let (ruleset, fixed) = (Ruleset::compile(set), Fixed::default());
+    let told = |x: &str| {
+        let context = Context::new("alice").with("x", x);
+        let resolution = Resolution::of(&ruleset, "f", ValueType::String, &context, &fixed);
+        let logging = resolution.logging(&ruleset).unwrap();
+        format!("{} {} {:?}", logging.allocation, logging.do_log, logging.extra)
+    };
+    insta::assert_snapshot!([told("q"), told("h"), told("z")].join("\n"), @r#"
+    quiet false None
+    holdout true Some({"holdoutKey":"h1"})
+    usual true None
+    "#);
+    assert_eq!(
+        Resolution::of(&ruleset, "g", ValueType::String, &Context::new("a"), &fixed).logging(&ruleset),
+        None
+    );
+}

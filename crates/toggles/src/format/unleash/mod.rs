@@ -35,7 +35,7 @@ use self::{
 };
 use super::{
     Format, FormatError,
-    reading::{Raw, Source},
+    reading::{Raw, Source, told_twice},
 };
 use crate::{
     context::Context,
@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
         *state = State { replaces: true, ..State::default() };
         state.flags.reserve(features.len());
         for (index, feature) in features.into_iter().enumerate() {
-            self.feature(feature, &format!("features/{index}"), state);
+            self.feature(feature, &format!("features/{index}"), true, state);
         }
         for (index, segment) in segments.into_iter().enumerate() {
             self.segment(segment, &format!("segments/{index}"), state);
@@ -239,7 +239,7 @@ impl<'a> Reader<'a> {
                 self.replace(event.features.unwrap_or_default(), event.segments.unwrap_or_default(), state);
             }
             "feature-updated" => match event.feature {
-                Some(feature) => self.feature(feature, &format!("{at}/feature"), state),
+                Some(feature) => self.feature(feature, &format!("{at}/feature"), false, state),
                 None => incomplete = Some("it has no `feature`"),
             },
             "feature-removed" => match event.feature_name {
@@ -263,11 +263,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn feature(&self, raw: Raw<'a>, at: &str, state: &mut State) {
+    /// Reads a feature. Within one `list` a name stands once; an event replaces what was there.
+    fn feature(&self, raw: Raw<'a>, at: &str, list: bool, state: &mut State) {
         let mut warnings = Vec::new();
         match self.source.part::<document::Feature<'_>>(raw) {
             Ok(feature) => {
                 let name = feature.name.as_str().to_owned();
+                if list && state.flags.contains_key(&name) {
+                    warnings.push(told_twice(&name, true, ""));
+                }
                 let mut compiler =
                     Compiler { front: self.front, flag: &name, warnings: &mut warnings, segment: false };
                 let flag = compiler.feature(feature);

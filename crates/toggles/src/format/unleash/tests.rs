@@ -271,6 +271,7 @@ fn a_feature_that_can_not_be_read_harms_no_other() {
     unleash:3:86: flag `bad`, features/1: invalid type: integer `7`, expected a sequence; the feature is off
     unleash:4:51: flag `deep`, features/2: invalid type: sequence, expected a text; the feature is off
     unleash:5:19: features/3: missing field `name`; the feature is skipped
+    flag `twice`: it stands more than once; the last one counts
     unleash:8:47: segments/0: invalid type: string "none", expected a sequence; the segment is skipped, as if it were unknown
     "#);
 }

@@ -14,7 +14,7 @@ use crate::{
     engine::{Host, Ruleset},
     format::{
         Format,
-        flagd::{Flagd, Generation, Resolution},
+        flagd::{Flagd, Generation, Resolution, SelectorError},
     },
     model::{FaultCode, Reason, ValueType},
     value::Value,
@@ -216,8 +216,19 @@ impl World {
         if case.tags.iter().any(|tag| tag == "@contextEnrichment") {
             front = front.with_supplied(Value::object([("injectedmetadata", Value::from("set"))]));
         }
-        let document = selected(self.selector.as_deref(), documents)?;
-        let set = front.read(&document.to_string()).map_err(|error| error.to_string())?;
+        let set = match self.selector.as_deref() {
+            None | Some("" | "flags/allFlags.json") => front.read(&merged(documents).to_string()),
+            Some(selector) => {
+                // The suite names files by their folder on its own server.
+                let selector = selector.rsplit('/').next().unwrap_or(selector);
+                let selector = selector.parse().map_err(|error: SelectorError| error.to_string())?;
+                let texts: Vec<_> =
+                    documents.iter().map(|(file, document)| (file.as_str(), document.to_string())).collect();
+                let sources: Vec<_> = texts.iter().map(|(file, text)| (*file, text.as_str())).collect();
+                front.read_sources(&sources, &selector)
+            }
+        };
+        let set = set.map_err(|error| error.to_string())?;
         let (ruleset, host) = (Ruleset::compile(set), Host::default());
         let mut context = self.key.as_deref().map_or_else(Context::anonymous, Context::new);
         for (name, value) in &self.fields {
@@ -264,31 +275,16 @@ fn typed(kind: &str, text: &str) -> Result<Value, String> {
     })
 }
 
-/// The document that a selector names: one file with its metadata, or the flags and evaluators of all files together.
-fn selected(selector: Option<&str>, documents: &[(String, Json)]) -> Result<Json, String> {
-    let found = match selector {
-        None | Some("" | "flags/allFlags.json") => None,
-        Some(selector) => {
-            let by_id = selector.strip_prefix("flagSetId=");
-            let by_file = selector.rsplit('/').next();
-            let found = documents.iter().find(|(file, document)| match by_id {
-                Some(id) => document["metadata"]["flagSetId"].as_str() == Some(id),
-                None => Some(file.as_str()) == by_file,
-            });
-            Some(found.ok_or_else(|| format!("nothing is selected by `{selector}`"))?)
-        }
-    };
-    if let Some((_, document)) = found {
-        return Ok(document.clone());
-    }
+/// The flags and evaluators of all files together, as the suite's launcher merges them.
+fn merged(documents: &[(String, Json)]) -> Json {
     let (mut flags, mut evaluators) = (Map::new(), Map::new());
     for (_, document) in documents.iter().filter(|(file, _)| !file.starts_with("selector-")) {
         let entries = |name: &str| document[name].as_object().cloned().unwrap_or_default();
         flags.extend(entries("flags"));
         evaluators.extend(entries("$evaluators"));
     }
-    Ok(Json::Object(Map::from_iter([
+    Json::Object(Map::from_iter([
         ("flags".to_owned(), Json::Object(flags)),
         ("$evaluators".to_owned(), Json::Object(evaluators)),
-    ])))
+    ]))
 }
