@@ -43,6 +43,19 @@ impl WordSet {
         Self { words: Words::Many(table), long: long.into(), len }
     }
 
+    /// The texts, sorted.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let short = |word: &Word| word.text();
+        let mut texts: Vec<String> = match &self.words {
+            Words::Few(words) => words.iter().filter_map(short).collect(),
+            Words::Many(table) => table.iter().filter_map(short).collect(),
+        };
+        texts.extend(self.long.iter().map(ToString::to_string));
+        texts.sort_unstable();
+        texts.dedup();
+        texts
+    }
+
     /// Whether the text whose word is `word` is in it.
     #[inline]
     pub(crate) fn contains(&self, word: Word, text: &str) -> bool {

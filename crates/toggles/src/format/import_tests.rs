@@ -350,3 +350,48 @@ fn json_logic_and_javascript_are_imported_where_there_are_words() {
         same("f", &theirs, &ours, &Context::new("u")).unwrap();
     }
 }
+
+#[test]
+fn a_targeting_becomes_rules() {
+    let flag = |targeting: Json| json!({"state": "ENABLED", "variants": {"a": "A", "b": "B", "c": "C"}, "defaultVariant": "a", "targeting": targeting});
+    let document = json!({"$evaluators": {"staff": {"ends_with": [{"var": "x"}, "c"]}}, "flags": {
+        "chain": flag(json!({"if": [{"in": [{"var": "x"}, ["a", "b"]]}, "b", {"and": [{"$ref": "staff"}, {"!": {"==": [{"var": "o.y"}, "no"]}}]}, "c"]})),
+        "split": flag(json!({"fractional": [["a", 1], ["b", 2], ["c", 1]]})),
+        "within": flag(json!({"if": [{"in": ["b", {"var": "x"}]}, {"fractional": [["b", 50], ["c", 50]]}]})),
+        "strict": flag(json!({"if": [{"===": [{"var": "x"}, 1]}, "b", {"!==": [{"var": "x"}, null]}, "c"]})),
+        "order": flag(json!({"if": [{"<=": [1, {"var": "x"}, 2]}, "b"]})),
+        "strange": flag(json!({"if": [{"missing": ["x"]}, "b"]})),
+        "off": {"state": "DISABLED", "variants": {"a": "A"}, "defaultVariant": "a"},
+    }});
+    let (theirs, ours, import) = imported(Flagd::default().read(&document.to_string()).unwrap());
+    let values = [
+        json!(null),
+        json!(1),
+        json!(1.5),
+        json!(true),
+        json!(""),
+        json!("a"),
+        json!("b"),
+        json!("abc"),
+        json!("abb"),
+    ];
+    for flag in ["chain", "split", "within", "strict", "off"] {
+        assert!(
+            !import.losses.iter().any(|loss| loss.flag.as_deref() == Some(flag) && loss.kind.shows()),
+            "{}",
+            told(&import)
+        );
+        for value in &values {
+            for key in [None, Some("u1"), Some("u2"), Some("u3"), Some("u4"), Some("")] {
+                let mut context = Context::anonymous().with("x", Value::from(value));
+                if let Some(key) = key {
+                    context = context.with_key(key);
+                }
+                same(flag, &theirs, &ours, &context).unwrap();
+            }
+        }
+    }
+    let shown: Vec<_> =
+        import.losses.iter().filter(|loss| loss.kind.shows()).map(ToString::to_string).collect();
+    insta::assert_snapshot!(shown.join("\n"), @"");
+}

@@ -219,9 +219,9 @@ fn value_type(variants: &[Variant]) -> ValueType {
 
 /// A flag's targeting.
 #[derive(Debug)]
-struct Targeting {
-    root: Expr,
-    variants: Arc<[Variant]>,
+pub(super) struct Targeting {
+    pub(super) root: Expr,
+    pub(super) variants: Arc<[Variant]>,
     supplied: Option<Value>,
     needs_time: bool,
 }
@@ -253,6 +253,10 @@ impl Decide for Targeting {
 
     fn describe(&self) -> String {
         format!("targeting: {}", self.root)
+    }
+
+    fn plain(&self, flag: &str, differs: &mut Vec<String>) -> Option<Outcome> {
+        self.in_words(flag, differs)
     }
 }
 

@@ -75,6 +75,17 @@ impl Fractional {
         Self { generation, form: Form::Known { key, buckets, total } }
     }
 
+    /// The formula.
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The key, if it is given, and the buckets with their weights; `None` if they are only known when it is evaluated.
+    pub(super) fn known(&self) -> Option<(Option<&Expr>, Vec<(&Literal, u32)>)> {
+        let Form::Known { key, buckets, .. } = &self.form else { return None };
+        Some((key.as_ref(), buckets.iter().map(|bucket| (&bucket.variant, bucket.weight)).collect()))
+    }
+
     /// Tells the buckets which variants their names are.
     pub(super) fn resolve(&mut self, index_of: &dyn Fn(&str) -> Option<u32>) {
         if let Form::Known { buckets, .. } = &mut self.form {

@@ -25,6 +25,7 @@ mod export;
 mod export_tests;
 mod expression;
 mod fractional;
+mod plain;
 mod sources;
 #[cfg(test)]
 mod tests;
