@@ -221,6 +221,8 @@ fn any_value() -> impl Strategy<Value = Json> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn whom_the_losses_do_not_name_flagd_serves_the_same(
         flags in (any_flag(0), any_flag(1), any_flag(2)),

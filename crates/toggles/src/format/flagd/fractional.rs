@@ -80,10 +80,15 @@ impl Fractional {
         self.generation
     }
 
-    /// The key, if it is given, and the buckets with their weights; `None` if they are only known when it is evaluated.
-    pub(super) fn known(&self) -> Option<(Option<&Expr>, Vec<(&Literal, u32)>)> {
-        let Form::Known { key, buckets, .. } = &self.form else { return None };
-        Some((key.as_ref(), buckets.iter().map(|bucket| (&bucket.variant, bucket.weight)).collect()))
+    /// What is hashed, if it is given; with [`known`](Self::known) buckets.
+    pub(super) fn given_key(&self) -> Option<&Expr> {
+        if let Form::Known { key, .. } = &self.form { key.as_ref() } else { None }
+    }
+
+    /// The buckets with their weights; `None` if they are only known when it is evaluated.
+    pub(super) fn known(&self) -> Option<Vec<(&Literal, u32)>> {
+        let Form::Known { buckets, .. } = &self.form else { return None };
+        Some(buckets.iter().map(|bucket| (&bucket.variant, bucket.weight)).collect())
     }
 
     /// Tells the buckets which variants their names are.

@@ -55,7 +55,7 @@ impl Words<'_> {
                 Some(Outcome::Rules(rules))
             }
             Expr::Fractional(fractional) => {
-                let (key, buckets) = fractional.known()?;
+                let (key, buckets) = (fractional.given_key(), fractional.known()?);
                 if fractional.generation() != Generation::V2 {
                     return None;
                 }
@@ -146,7 +146,7 @@ impl Words<'_> {
             Expr::In(sides) => match &**sides {
                 [Expr::Var(var), Expr::Literal(Literal { value: Value::List(list), .. })] => {
                     let plain = |one: &Value| !matches!(one, Value::Null | Value::List(_) | Value::Object(_));
-                    list.iter().all(plain).then(|| ())?;
+                    list.iter().all(plain).then_some(())?;
                     Some(whole(subject(var)?, Operator::Equals { any_of: list.to_vec() }))
                 }
                 [Expr::Literal(Literal { value: Value::Text(needle), .. }), Expr::Var(var)] => {
@@ -156,7 +156,7 @@ impl Words<'_> {
                         ignore_case: false,
                         scalars: false,
                     };
-                    let member = Operator::Equals { any_of: vec![Value::Text(needle.clone())] };
+                    let member = Operator::Equals { any_of: vec![Value::from(&**needle)] };
                     let member = Test { lists: Lists::AnyElement, ..Test::new(subject(var)?, member) };
                     Some(Condition::Any(vec![whole(subject(var)?, contains), member.into()]))
                 }
@@ -172,7 +172,9 @@ impl Words<'_> {
                 let holds = match value {
                     Value::Null => Condition::Not(Box::new(whole(subject(var)?, Operator::Present))),
                     Value::Bool(_) | Value::Number(_) | Value::Text(_) => {
-                        if !strict {
+                        // A text that is no number equals nothing but itself.
+                        let word = value.as_str().is_some_and(|text| View::Text(text).number().is_nan());
+                        if !strict && !word {
                             self.differs.push(
                                 "flagd's `==` compares texts, numbers and booleans with each other"
                                     .to_owned(),
