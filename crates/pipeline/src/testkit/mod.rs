@@ -2,11 +2,11 @@
 //!
 //! | item | what it checks or breaks |
 //! | --- | --- |
-//! | [`step`] | the suite of [`Step`](crate::step::Step): effect, preview, probe, undo, grants, secrets |
-//! | [`executor`] | the suite of [`Executor`](crate::exec::Executor) |
-//! | [`journal`] | runs on any [`Store`](flowline_core::store::Store): what survives, what is synced, who may walk |
+//! | [`step`](fn@step) | the suite of [`Step`](crate::step::Step): effect, preview, probe, undo, grants, secrets |
+//! | [`executor`](fn@executor) | the suite of [`Executor`](crate::exec::Executor) |
+//! | [`journal`](fn@journal) | runs on any [`Store`](flowline_core::store::Store): what survives, what is synced, who may walk |
 //! | [`crash_matrix`] | a whole pipeline on a manual clock, killed at every point at which it matters |
-//! | [`durability`] | each record of a run, against what it must survive |
+//! | [`durability`](fn@durability) | each record of a run, against what it must survive |
 //! | [`Faults`] | any executor, step or reporter, failing or crashing at the call that a test chooses |
 
 mod crash;

@@ -24,13 +24,18 @@ use crate::{
 };
 
 fn source(root: &Path) -> PathBuf {
+    // More than one piece.
+    source_with(root, 300_000)
+}
+
+fn source_with(root: &Path, bytes: usize) -> PathBuf {
     let source = root.join("source");
     if source.exists() {
         return source;
     }
     fs::create_dir_all(source.join("bin/deep")).unwrap();
     fs::write(source.join("readme.md"), "read me").unwrap();
-    fs::write(source.join("bin/deep/run"), vec![b'x'; 300_000]).unwrap();
+    fs::write(source.join("bin/deep/run"), vec![b'x'; bytes]).unwrap();
     fs::set_permissions(source.join("bin/deep/run"), PermissionsExt::from_mode(0o755)).unwrap();
     fs::write(source.join(format!("{}.txt", "long".repeat(40))), "a name that ustar cannot hold").unwrap();
     symlink("deep/run", source.join("bin/run")).unwrap();
@@ -125,7 +130,7 @@ async fn packing_and_unpacking_survive_a_crash_anywhere() {
             }
             let (registry, authority) = world();
             let mut pipeline = Pipeline::new("archive", "storefront".parse().unwrap());
-            let spec = PackArchive::new("site", source(&root), root.join("artifacts"));
+            let spec = PackArchive::new("site", source_with(&root, 3_000), root.join("artifacts"));
             let packed = pipeline.step("pack", spec);
             let unpacked = pipeline.feed("unpack", UnpackArchive::new(root.join("site")), &packed);
             if fails {
