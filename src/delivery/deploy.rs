@@ -124,13 +124,12 @@ impl Delivery {
         let commit = self.source().resolve(revision).await?;
         let order = self.order(environment, &commit, None).await?;
         let record = self.environment(environment).await?;
-        // What runs already needs no steps at all, not even those that look at it.
+        let mut plan = self.planned(&order, None).await?;
+        // What runs already needs no steps at all, not even those that look at it; but what is asked for and denied is always said.
         let settled = !order.changes() && record.is_some_and(|record| record.deployment().is_some());
-        let plan = if settled {
-            self.planned_as(&order, self.empty(&order)?, None).await?
-        } else {
-            self.planned(&order, None).await?
-        };
+        if settled && plan.denied().is_empty() {
+            plan = self.planned_as(&order, self.empty(&order)?, None).await?;
+        }
         Ok(PlannedDeployment { plan })
     }
 
