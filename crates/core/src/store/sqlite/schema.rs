@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, config::DbConfig};
 
 use super::{SqliteOptions, problem::Place};
 use crate::{
@@ -58,8 +58,7 @@ pub(super) fn open(place: &Place, options: &SqliteOptions) -> Result<Connection,
     if owner(place, &connection)? == Owner::Nobody {
         connection.pragma_update(None, "page_size", options.page_size).map_err(failed)?;
     }
-    // Two that make the file at once: the second one waits here.
-    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())).map_err(failed)?;
+    log_ahead(&connection).map_err(failed)?;
     if owner(place, &connection)? == Owner::Nobody {
         create(place, &mut connection)?;
     }
@@ -94,6 +93,20 @@ fn settle(connection: &Connection, busy_limit: Duration) -> rusqlite::Result<()>
     Ok(())
 }
 
+/// Has changes written to a log first, which the file remembers. Of several that turn it on at once, each may hold what the other one
+/// waits for; SQLite then says busy at once instead of waiting. So this one waits for its turn to write, and asks again: as soon as one
+/// of them has turned it on, nobody needs the file alone any more.
+fn log_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Copies the log back each time it has grown to [`LOG`].
 fn limit_log(connection: &Connection) -> rusqlite::Result<()> {
     const FRAME_HEADER: i64 = 24;
@@ -113,6 +126,12 @@ fn owner(place: &Place, connection: &Connection) -> Result<Owner, StoreError> {
         connection
             .pragma_query_value(None, pragma, |row| row.get::<_, i32>(0))
             .map_err(|error| place.problem("open", error))
+    };
+    // All three as of one moment: another process may be making the tables between two reads.
+    let _moment = if connection.is_autocommit() {
+        Some(connection.unchecked_transaction().map_err(|error| place.problem("open", error))?)
+    } else {
+        None
     };
     let refuse = |help: &str| StoreError::Unavailable {
         doing: "open",

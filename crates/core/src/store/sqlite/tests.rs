@@ -249,7 +249,7 @@ async fn sixteen_synced_writers_share_flushes() {
 
 #[tokio::test]
 async fn several_that_make_the_store_at_once_all_open_it() {
-    for _ in 0..5 {
+    for _ in 0..50 {
         let folder = tempfile::tempdir().unwrap();
         let opened: Vec<_> = std::thread::scope(|scope| {
             let open = || SqliteStore::open(folder.path().join("deep/state"));
