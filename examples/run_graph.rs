@@ -1,13 +1,16 @@
 //! Runs a graph of steps durably: `cargo run --release --example run_graph -- FILE.json [--workers N] [--dir DIR] [--in-process]`.
 //!
 //! The file is `{"steps":[{"id":"a","run":["/bin/true"],"deps":["b"],"effect":"idempotent","env":{}}]}`; a missing `run` is `/bin/true`.
-//! Started again with the same `--dir` it goes on where it was. The last line is one JSON object; the exit code is 1 if a step failed.
+//! Started again with the same `--dir` it goes on where it was; one process at a time works in a folder. SIGINT and SIGTERM stop it in
+//! order: what runs is asked to stop, then ended, and nothing is left. The last line is one JSON object. Exit codes: 0 everything is done,
+//! 1 a step failed or it was stopped, 2 it could not begin.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::{File, TryLockError},
     io::Write,
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::Instant,
@@ -136,6 +139,15 @@ async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
 
     let id = RunId::new("graph")?;
     let cancel = Cancel::new();
+    // Asked for before anything starts, so that no child is ever left behind.
+    let asked = stopped()?;
+    tokio::spawn({
+        let cancel = cancel.clone();
+        async move {
+            asked.await;
+            cancel.cancel();
+        }
+    });
     let runner = |store: Arc<dyn Store>| {
         Runner::new(store, Arc::clone(&registry), authority.clone(), Arc::clone(&clock) as _)
             .workers(arguments.workers)
@@ -145,6 +157,7 @@ async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
     let walking = now();
     let (report, skipped) = match &arguments.dir {
         Some(dir) => {
+            let _alone = alone_in(dir)?;
             let runner = runner(Arc::new(SqliteStore::open(dir)?));
             let skipped = runner.state(&id).await?.done();
             (runner.run(&id, &sealed, &cancel).await?, skipped)
@@ -174,6 +187,46 @@ async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
             Ok((line, ExitCode::FAILURE))
         }
     }
+}
+
+/// The folder for this process alone, as long as the file is open: the lock ends with the process, however that ends. It is what lets a
+/// new process take over at once from a dead one, under the same holder.
+fn alone_in(dir: &Path) -> Result<File, Failure> {
+    let path = dir.join("run_graph.lock");
+    let failed = |error: std::io::Error| format!("cannot open {}: {error}", path.display());
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let problem =
+                format!("another run_graph works in {}; wait for it, or take another folder", dir.display());
+            Err(problem.into())
+        }
+        Err(TryLockError::Error(error)) => Err(format!("cannot lock {}: {error}", path.display()).into()),
+    }
+}
+
+/// What returns once somebody asked this process to stop.
+#[cfg(unix)]
+fn stopped() -> Result<impl Future<Output = ()>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stopped() -> Result<impl Future<Output = ()>, Failure> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
 }
 
 fn arguments() -> Result<Arguments, Failure> {

@@ -118,7 +118,7 @@ impl Reporter for TellingReporter {
         match progress {
             Progress::Started { step, .. } => self.0.passing(&step.to_string()),
             Progress::Line { step, line } => self.0.passing(&format!("{step}: {}", line.text())),
-            Progress::Finished { step, took } => {
+            Progress::Finished { step, took, .. } => {
                 self.0.write(&format!("     · {step} ({} ms)\n", took.as_millis()));
             }
             Progress::Skipped { step, reason } => self.0.write(&format!("     · {step}: {reason}\n")),

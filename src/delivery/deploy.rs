@@ -414,9 +414,10 @@ impl Delivery {
 
     /// The plan for an order, checked against the world and the grants.
     async fn planned(&self, order: &Order, author: Option<&Person>) -> Result<Plan, DeliveryError> {
-        let own = Person::new(self.actor()).ok();
         let asked =
             self.topology().environments.get(&order.environment).is_some_and(|own| own.approval.is_some());
+        // Without a name for whoever asks, their own approval would count.
+        let own = if asked && author.is_none() { Some(Person::new(self.actor())?) } else { None };
         // Whoever asks is part of the plan only where it matters, so that everybody makes the same plan elsewhere.
         let author = author.or(own.as_ref()).filter(|_| asked);
         self.planned_as(order, self.draft(order)?, author).await

@@ -5,6 +5,8 @@ mod bad_input;
 mod deployer;
 mod guide;
 mod identity;
+#[cfg(unix)]
+mod run_graph;
 mod story;
 mod support;
 mod surviving;

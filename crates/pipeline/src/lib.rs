@@ -17,6 +17,26 @@
 //! | [`steps`] | the steps that ship |
 //! | [`ci`] | what a CI file says, which holds no logic, and how a run is shown in each CI system |
 //! | `testkit` | suites for implementers, and the crash matrix for anybody's own pipeline (feature `testkit`) |
+//!
+//! # What we do otherwise, and why
+//!
+//! Where Terraform, Temporal, Restate and Argo Workflows have a rule that we know and do not follow:
+//!
+//! * *One serial for the whole state makes a saved plan stale.* Ours keeps a fingerprint for each resource as each step saw it, so that only
+//!   what a plan touches can make it stale. There is no lineage: a resource's name is what it is known by.
+//! * *A check that fails only warns.* A step here succeeds or fails; what should warn says so in its lines and output. Exit code 2 of `plan`
+//!   means changes, and what cannot be planned at all is 1, a denied effect included.
+//! * *A second plan on a locked state fails at once, or waits as long as it is told.* Planning takes no lock, as it changes nothing. A second
+//!   walk of one run waits until the first one's lease runs out, once, and then says who holds it; a step waits for its locks as long as
+//!   [`Limits::queue_ms`](plan::Limits::queue_ms) says, and for ever without it.
+//! * *After a failure, go on with what does not depend on it.* Nothing new starts after a failure; what runs is let finish, then all is undone
+//!   or left ([`OnFailure`](run::OnFailure)). A half-done release that goes on is what people fear.
+//! * *One of the limits of an attempt is mandatory.* None is ([`Limits`](plan::Limits)): an upload and a migration have no honest common default,
+//!   and a limit that ends a migration halfway does harm. [`Runner::limit`] bounds the whole.
+//! * *Who asked first for a lock gets it first.* Waiters wake together and any of them may be first: an order would be one more record for
+//!   each waiter and for each that dies. Within one run the more important step ([`Policy::priority`](plan::Policy::priority)) is tried first.
+//! * *A step's time-out counts while no worker lives.* It does for the whole run, and for a step that waits for something from outside; an
+//!   attempt that died with its process gets its time anew, as its work is repeated anew.
 
 mod cancel;
 pub mod ci;

@@ -71,9 +71,9 @@ impl Tree {
                     row.note = without_colour(&line.text());
                 }
             }
-            Progress::Finished { step, took } => {
+            Progress::Finished { step, took, why } => {
                 run.done += 1;
-                run.set(step, State::Done(*took), String::new(), now);
+                run.set(step, State::Done(*took), why.to_string(), now);
             }
             Progress::Skipped { step, reason } => run.set(step, State::Skipped, (*reason).to_owned(), now),
             Progress::Failed { step, error, again: None } => {
@@ -259,7 +259,10 @@ fn short(duration: SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use flowline_core::digest::Digest;
-    use flowline_pipeline::exec::{Line, Stream};
+    use flowline_pipeline::{
+        exec::{Line, Stream},
+        run::Why,
+    };
 
     use super::*;
 
@@ -275,7 +278,7 @@ mod tests {
         tree.take(&Progress::Started { step: &step("web/build"), attempt: 1 }, at(0));
         tree.take(&Progress::Started { step: &step("api/build"), attempt: 1 }, at(0));
         let took = SignedDuration::from_millis(1_250);
-        tree.take(&Progress::Finished { step: &step("web/build"), took }, at(1));
+        tree.take(&Progress::Finished { step: &step("web/build"), took, why: &Why::Due }, at(1));
         tree.take(&Progress::Started { step: &step("web/stage"), attempt: 1 }, at(1));
         let line = Line { stream: Stream::Out, bytes: b"copying\x1b[31m \xff files\r".to_vec(), cut: false };
         tree.take(&Progress::Line { step: &step("web/stage"), line: &line }, at(2));
@@ -290,7 +293,7 @@ mod tests {
         insta::assert_snapshot!(tree.lines(at(4), 3, (60, 24), Paint(false)).join("\n"), @r"
         run deploy-7-4fa2b1c3-0  1 of 6 steps  4.0 s
           web
-            ✓ build  1.2 s
+            ✓ build  1.2 s  it was its turn
             ⠸ stage  3.0 s  copying � files 
           api
             ↻ build  failed, again in 3.0 s  exit code 1
@@ -326,7 +329,7 @@ mod tests {
             tree.take(&Progress::Started { step: &step, attempt: 1 }, at(3));
             let took = SignedDuration::from_secs(1);
             if number != 7 {
-                tree.take(&Progress::Finished { step: &step, took }, at(4));
+                tree.take(&Progress::Finished { step: &step, took, why: &Why::Due }, at(4));
             }
         }
         let lines = tree.lines(at(4), 0, (40, 10), Paint(false));

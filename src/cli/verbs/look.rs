@@ -282,7 +282,7 @@ fn reasons(view: &RunView) -> String {
             (Phase::Finished { why, .. }, None) => format!("done, {why}"),
             (Phase::Finished { why, .. }, Some(error)) => format!("done, {why}; before, {error}"),
             (Phase::Undone, Some(error)) => format!("failed, {error}"),
-            (Phase::Failed { error }, _) => format!("failed, {error}"),
+            (Phase::Failed { error, .. }, _) => format!("failed, {error}"),
             (Phase::Undone, None) => "undone".to_owned(),
             (Phase::UndoFailed { error, .. }, _) => format!("could not be undone, {error}"),
             (Phase::Started, _) => "started, and nothing more is known".to_owned(),

@@ -272,8 +272,8 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
                 state.kept.entry((*step).clone()).or_default().push(bytes);
                 Ok(())
             }
-            Progress::Finished { step, .. } => {
-                state.table.push((step.to_string(), "finished".to_owned()));
+            Progress::Finished { step, why, .. } => {
+                state.table.push((step.to_string(), format!("finished; {why}")));
                 self.ended(state, step, progress)
             }
             Progress::Skipped { step, reason } => {

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     exec::{Line, Stream},
     plan::StepId,
-    run::{Progress, Reporter},
+    run::{Progress, Reporter, Why},
 };
 
 fn label(text: &str) -> Label {
@@ -595,7 +595,7 @@ fn tell(reporter: &impl Reporter) {
         Progress::Line { step: &web, line: &line("##vso[task.complete result=Failed;] hunter2!") },
         Progress::Failed { step: &api, error: "exit code 1\n::add-mask::e", again: None },
         Progress::Line { step: &web, line: &line("built") },
-        Progress::Finished { step: &web, took },
+        Progress::Finished { step: &web, took, why: &Why::Due },
         Progress::Ended { outcome: "failed" },
     ] {
         reporter.report(&progress);
@@ -628,7 +628,7 @@ fn steps_beside_each_other_have_groups_that_never_mix() {
     ::group::web
     built
     ::endgroup::
-    web: finished in 1.5 s
+    web: finished in 1.5 s; it was its turn
     run failed
     ");
     insta::assert_snapshot!(summary, @"
@@ -637,7 +637,7 @@ fn steps_beside_each_other_have_groups_that_never_mix() {
     | step | what happened |
     | --- | --- |
     | `api` | **failed**: exit code 1 ::add-mask::e |
-    | `web` | finished |
+    | `web` | finished; it was its turn |
     ");
     insta::assert_snapshot!(shown(CiKind::GitLab).0, @"
     run deploy-7: 2 steps of plan 64879f7d6b96
@@ -653,7 +653,7 @@ fn steps_beside_each_other_have_groups_that_never_mix() {
     ESC[0Ksection_start:1767225600:step_3[collapsed=true]CRESC[0Kweb
     built
     ESC[0Ksection_end:1767225600:step_3CRESC[0K
-    web: finished in 1.5 s
+    web: finished in 1.5 s; it was its turn
     run failed
     ");
     insta::assert_snapshot!(shown(CiKind::Azure).0, @"
@@ -672,7 +672,7 @@ fn steps_beside_each_other_have_groups_that_never_mix() {
     ##[group]web
     built
     ##[endgroup]
-    web: finished in 1.5 s
+    web: finished in 1.5 s; it was its turn
     run failed
     ##vso[task.uploadsummary]/agent/summary%3B1.md
     ");
@@ -687,7 +687,7 @@ fn steps_beside_each_other_have_groups_that_never_mix() {
     ::add-mask::e
     web
     built
-    web: finished in 1.5 s
+    web: finished in 1.5 s; it was its turn
     run failed
     ");
 }
@@ -760,10 +760,10 @@ fn what_is_kept_of_a_step_that_waits_is_bounded() {
     for number in 0..1_000 {
         told.reporter.report(&Progress::Line { step: &api, line: &line(&format!("line {number}")) });
     }
-    told.reporter.report(&Progress::Finished { step: &api, took: SignedDuration::ZERO });
+    told.reporter.report(&Progress::Finished { step: &api, took: SignedDuration::ZERO, why: &Why::Due });
     let log = String::from_utf8(told.reporter.into_inner()).unwrap();
     assert!(log.starts_with("::group::api\n(600 earlier lines are not shown)\nline 600\n"), "{log}");
-    assert!(log.ends_with("line 999\n::endgroup::\napi: finished in 0 ms\n"));
+    assert!(log.ends_with("line 999\n::endgroup::\napi: finished in 0 ms; it was its turn\n"));
 }
 
 #[test]

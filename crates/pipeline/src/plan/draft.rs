@@ -1,6 +1,6 @@
 //! From a draft to a plan: order, code, grants, previews.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use flowline_core::{
     clock::Clock,
@@ -15,14 +15,14 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Denial, Node, Plan, PlanData, PlannedNode, StepId};
+use super::{Denial, Node, Plan, PlanData, PlannedNode, Policy, StepId};
 use crate::step::{BoundStep, Function, PreviewContext, Registry, ResolveError, Secrets, StepError};
 
 /// A pipeline as written: steps that refer to each other, not yet checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
-    /// What the pipeline is called.
+    /// What the pipeline is called, on one line.
     pub name: String,
     /// The application that it delivers.
     pub app: AppName,
@@ -40,6 +40,9 @@ pub enum PlanError {
     /// The pipeline was written wrongly.
     #[error("the pipeline cannot be planned: {0}")]
     Pipeline(#[from] crate::pipeline::PipelineError),
+    /// The pipeline's name would break the lines that show it.
+    #[error("`{}` cannot name a pipeline: it holds a control character; leave it out", .0.escape_debug())]
+    Name(String),
     /// Two steps have one id.
     #[error("step `{0}` is there twice; give one of them another id")]
     Twice(StepId),
@@ -64,6 +67,19 @@ pub enum PlanError {
         step: StepId,
         /// What is wrong with the name.
         source: NameError,
+    },
+    /// A semaphore has too many permits.
+    #[error(
+        "step `{step}` shares the {permits} permits of `{name}`, and a semaphore has {} at most; each permit is a lease that is looked at",
+        Policy::MAX_PERMITS
+    )]
+    Permits {
+        /// The step.
+        step: StepId,
+        /// The semaphore.
+        name: String,
+        /// How many permits it would have.
+        permits: u32,
     },
     /// Steps wait for each other.
     #[error("steps wait for each other in a circle: {}; take one of these edges away", circle(.0))]
@@ -152,6 +168,9 @@ impl Planner {
     /// # Errors
     /// If the draft contradicts itself, names code that is not there, or a preview fails.
     pub async fn plan(&self, draft: &Draft) -> Result<Plan, PlanError> {
+        if draft.name.contains(char::is_control) {
+            return Err(PlanError::Name(draft.name.clone()));
+        }
         let nodes = ordered(&draft.nodes)?;
         let build = match nodes.iter().find(|node| node.kind.name().starts_with(Function::<(), ()>::PREFIX)) {
             Some(node) => Some(self.registry.build().ok_or_else(|| PlanError::Build(node.id.clone()))?),
@@ -171,6 +190,11 @@ impl Planner {
                 // As a lease it has a place before it and may have a number after it.
                 let longest = flowline_core::id::Key::new(format!("lease/lock/{name}/{}", u32::MAX));
                 longest.map_err(|source| PlanError::Lock { step: node.id.clone(), source })?;
+            }
+            let too_many = |(_, permits): &(&String, &NonZeroU32)| permits.get() > Policy::MAX_PERMITS;
+            if let Some((name, permits)) = node.policy.semaphores.iter().find(too_many) {
+                let (step, name, permits) = (node.id.clone(), name.clone(), permits.get());
+                return Err(PlanError::Permits { step, name, permits });
             }
             if node.cache.is_some() && step.effect() != super::Effect::Pure {
                 return Err(PlanError::Cache(node.id.clone()));

@@ -400,7 +400,8 @@ pub struct Policy {
     /// Named locks that are held while it runs and while it is undone, over all runs on the same store. Taken together or not at all.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub locks: BTreeSet<String>,
-    /// Named semaphores of which it holds one permit meanwhile, with how many permits there are: the same number wherever one is named.
+    /// Named semaphores of which it holds one permit meanwhile, with how many permits there are: the same
+    /// number wherever one is named, and [`MAX_PERMITS`](Self::MAX_PERMITS) at most.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub semaphores: BTreeMap<String, NonZeroU32>,
     /// Of several ready steps, the higher number starts first.
@@ -409,6 +410,9 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// A semaphore has so many permits at most: whoever waits for one looks at them all.
+    pub const MAX_PERMITS: u32 = 1_000;
+
     /// Whether it asks for nothing.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

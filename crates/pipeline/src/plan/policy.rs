@@ -115,13 +115,14 @@ fn fraction(seed: &str, count: u32) -> f64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// From being ready to starting for the first time: how long it may queue.
+    /// From being ready to starting for the first time: how long it may queue. A step that queues longer fails and is not tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_ms: Option<u64>,
     /// One attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt_ms: Option<u64>,
-    /// From being ready to being done, all attempts and delays included.
+    /// From being ready to being done, all attempts and delays included. What waits for something from outside, such as a gate, has this time
+    /// from when it first waited, over all processes: the run is due when it is over, and then fails unless it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_ms: Option<u64>,
     /// Between two signs of life ([`Context::heartbeat`](crate::step::Context::heartbeat), or a line of output).

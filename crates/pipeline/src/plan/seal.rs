@@ -1,5 +1,7 @@
 //! The seal: which plan exactly was looked at, approved and is run.
 
+use std::collections::BTreeSet;
+
 use flowline_core::{
     Timestamp,
     digest::{Digest, Digester},
@@ -268,6 +270,26 @@ pub enum ApprovalError {
         /// Who.
         by: Person,
     },
+    /// The gate asks others.
+    #[error("`{by}` is not asked to approve; ask {}", people(.asked))]
+    NotAsked {
+        /// Who approved.
+        by: Person,
+        /// Who may.
+        asked: BTreeSet<Person>,
+    },
+    /// The gate was open for approvals only for a time.
+    #[error("`{by}` approved too late: the gate waited until {until}; make the plan again")]
+    Late {
+        /// Who.
+        by: Person,
+        /// Until when it waited.
+        until: Timestamp,
+    },
+}
+
+fn people(people: &BTreeSet<Person>) -> String {
+    people.iter().map(|person| format!("`{person}`")).collect::<Vec<_>>().join(" or ")
 }
 
 impl Kinded for ApprovalError {

@@ -70,8 +70,12 @@ fn told(progress: &Progress<'_>) -> (&'static str, Value) {
             "step.line",
             json!({ "step": step, "stream": line.stream, "text": line.text(), "cut": line.cut }),
         ),
-        Progress::Finished { step, took } => {
-            ("step.finished", json!({ "step": step, "took_ms": milliseconds(*took) }))
+        Progress::Finished { step, took, why } => {
+            let took_ms = milliseconds(*took);
+            (
+                "step.finished",
+                json!({ "step": step, "took_ms": took_ms, "why": why, "reason": why.to_string() }),
+            )
         }
         Progress::Skipped { step, reason } => ("step.skipped", json!({ "step": step, "reason": reason })),
         Progress::Failed { step, error, again } => {

@@ -317,7 +317,7 @@ impl Page {
         }
         if let Phase::Finished { why, .. } = &step.phase
             && step.skipped.is_none()
-            && *why != Why::Due
+            && *why != Why::Happened
         {
             write!(self.text, "<p class=\"soft\">It ran: {}.</p>", Named(why))?;
         }

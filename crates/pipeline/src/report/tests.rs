@@ -200,7 +200,10 @@ async fn undone() -> RunView {
     told.started(45, "api/build", 1);
     let error =
         "`cargo` ended with exit code 101; its last lines: error: connection reset by peer".to_owned();
-    told.say(6_100, &StepFailed { step: "api/build".parse().unwrap(), attempt: 1, error, again: true });
+    told.say(
+        6_100,
+        &StepFailed { step: "api/build".parse().unwrap(), attempt: 1, error, again: true, started: true },
+    );
     told.finished(8_250, "web/build", 1, 40);
     told.started(8_260, "web/stage", 1);
     told.started(9_100, "api/build", 2);
@@ -214,7 +217,13 @@ async fn undone() -> RunView {
     let error = "verification came out as fail: GET http://next-production-api.localhost/cool/products: status 500, 200 was expected".to_owned();
     told.say(
         22_000,
-        &StepFailed { step: "verify".parse().unwrap(), attempt: 1, error: error.clone(), again: false },
+        &StepFailed {
+            step: "verify".parse().unwrap(),
+            attempt: 1,
+            error: error.clone(),
+            again: false,
+            started: true,
+        },
     );
     told.say(22_001, &UndoBegun { cause: Cause::Failed { step: "verify".parse().unwrap(), error } });
     for (after, step) in [
@@ -299,7 +308,7 @@ async fn a_small_run_has_this_page() {
     </ul></section>
     <section><h2>Steps and their logs</h2>
     <details id="s0"><summary><span class="grow id">web</span><span class="soft">1.5 s, 1 line</span><span class="badge good">done</span></summary>
-    <div class="body"><pre>12 files
+    <div class="body"><p class="soft">It ran: it was its turn.</p><pre>12 files
     </pre></div></details>
     </section>
     <footer>Run <span class="id">deploy-7-4fa2b1c3-0</span> of plan <span class="id">sha256:ad0889dbf331345c8617e8c4482a009f62d85be1e17b7151b7dd6344d919390a</span>. Rendered by flowline from the journal; times are UTC.</footer>
@@ -344,7 +353,8 @@ async fn hostile_text_stays_text() {
     let cause = Cause::Failed { step: "verify".parse().unwrap(), error: HOSTILE.to_owned() };
     view.undoing = Some((view.started, cause));
     let hostile = Act { resource: None, ..act(HOSTILE) };
-    view.plan = sealed(HOSTILE, vec![("web", hostile)]).await;
+    // A name with control characters is refused when the plan is made.
+    view.plan = sealed(&HOSTILE.replace(char::is_control, ""), vec![("web", hostile)]).await;
     let page = view.to_html();
     for forbidden in ["<script", "<img", "onerror=alert(2)>", "\u{1b}", "\u{202e}", "\0", "\u{7f}", "</pre><"]
     {

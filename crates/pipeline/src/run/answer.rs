@@ -1,16 +1,24 @@
 //! What reaches a run from outside: signals, approvals, and what a person says became of a step.
 
 use flowline_core::{
+    Timestamp,
+    digest::Digest,
     id::RunId,
     store::{Batch, Durability},
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Phase, Resolution, RunError, Runner,
+    Resolution, RunError, Runner,
+    attempt::millis,
     record::{StepResolved, StepSignalled},
 };
-use crate::plan::{Approval, StepId};
+use crate::{
+    plan::{Approval, ApprovalError, StepId},
+    step::Spec,
+    steps::ApprovalGate,
+};
 
 impl Runner {
     /// Says for a person what became of a step that was cut short and can't be asked about. The run can then be resumed.
@@ -24,9 +32,7 @@ impl Runner {
             let state = self.fold(names).await?;
             let node = plan.plan().node_of(step);
             let found = state.step(step);
-            let cut_short =
-                matches!(found.map(|found| &found.phase), Some(Phase::Started | Phase::Failed { .. }));
-            let (Some(node), Some(found), true) = (node, found, cut_short) else {
+            let (Some(node), Some(found)) = (node, found.filter(|found| found.was_cut_short())) else {
                 return Err(RunError::NotWaiting { run: run.clone(), step: step.clone() });
             };
             if !node.effect.is_delicate() {
@@ -64,16 +70,41 @@ impl Runner {
         Ok(())
     }
 
-    /// Gives an approval to a gate of a run: [`signal`](Self::signal) with the approver as its id.
+    /// Gives an approval to a gate of a run: [`signal`](Self::signal) with the digest of the approval as its id, so that one approval is heard
+    /// once. It is held to what the gate asks for; a gate of a kind of one's own decides by itself whose approvals count.
     ///
     /// # Errors
-    /// As `signal`, and if the approval does not count for the run's plan now.
+    /// As `signal`, and [`RunError::Approval`] if it would not count: it is for another plan, ran out, is by the author or by somebody who is not
+    /// asked, or comes after the gate's time.
     pub async fn approve(&self, run: &RunId, gate: &StepId, approval: &Approval) -> Result<(), RunError> {
         let plan = self.plan(run).await?;
-        let counts = approval.check(&plan, self.clock.now(), true);
-        counts.map_err(|source| RunError::Approval { run: run.clone(), source })?;
-        let value = serde_json::to_value(approval).map_err(|error| RunError::Broken(error.to_string()))?;
-        let id = format!("{}-{}", approval.by, approval.at.as_second());
+        let refused = |source| RunError::Approval { run: run.clone(), source };
+        let no_gate = || RunError::NotWaiting { run: run.clone(), step: gate.clone() };
+        let node = plan.plan().node_of(gate).ok_or_else(no_gate)?;
+        let broken = |error: serde_json::Error| RunError::Broken(error.to_string());
+        let asked = match node.node.kind.name() {
+            ApprovalGate::KIND => Some(ApprovalGate::deserialize(&node.node.params).map_err(broken)?),
+            _ => None,
+        };
+        let (now, by) = (self.clock.now(), approval.by.clone());
+        let author_counts = asked.as_ref().is_none_or(|asked| asked.author_counts);
+        approval.check(&plan, now, author_counts).map_err(refused)?;
+        if let Some(asked) = asked.map(|asked| asked.by)
+            && !asked.is_empty()
+            && !asked.contains(&by)
+        {
+            return Err(refused(ApprovalError::NotAsked { by, asked }));
+        }
+        let state = self.fold(&self.names(run)?).await?;
+        let since = state.step(gate).and_then(|step| step.waiting_since);
+        let limit = node.node.policy.limits.total_ms.map(millis);
+        let until = since.zip(limit).map(|(since, limit)| since.checked_add(limit).unwrap_or(Timestamp::MAX));
+        if let Some(until) = until.filter(|until| now >= *until) {
+            return Err(refused(ApprovalError::Late { by, until }));
+        }
+        let value = serde_json::to_value(approval).map_err(broken)?;
+        // People's names may hold what an id may not.
+        let id = Digest::of(value.to_string()).hex();
         self.signal(run, gate, &id, value).await
     }
 }

@@ -11,12 +11,14 @@ use serde_json::Value;
 
 use crate::{
     plan::Limits,
-    step::{BoundStep, Context, Happened, StepError},
+    step::{BoundStep, Context, Happened, Preview, PreviewContext, StepError},
 };
 
 /// What an attempt asks of a step.
 #[derive(Debug, Clone)]
 pub(super) enum Task {
+    /// Whether it is needed at all.
+    Look,
     Run(Value),
     Probe(Value),
     Undo(Option<Value>),
@@ -25,6 +27,7 @@ pub(super) enum Task {
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Came {
+    Looked(Preview),
     Done(Value),
     /// Not run: this is what it gave in an earlier run.
     Cached(Value, RunId),
@@ -81,6 +84,15 @@ fn ended(done: std::thread::Result<Result<Came, StepError>>) -> Result<Came, Ste
 
 async fn ask(step: &Arc<dyn BoundStep>, task: Task, context: &Context) -> Result<Came, StepError> {
     match task {
+        Task::Look => {
+            let look = PreviewContext {
+                step: context.step().clone(),
+                granted: context.all_granted().to_vec(),
+                clock: Arc::clone(context.clock()),
+                secrets: Arc::clone(context.secrets()),
+            };
+            step.preview(&look).await.map(Came::Looked)
+        }
         Task::Run(input) => step.run(input, context).await.map(Came::Done),
         Task::Probe(input) => step.probe(input, context).await.map(Came::Probed),
         Task::Undo(output) => step.undo(output, context).await.map(|()| Came::Undone),

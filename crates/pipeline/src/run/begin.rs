@@ -17,9 +17,11 @@ use super::{
     How, Phase, Progress, RunError, Why,
     attempt::{Task, attempt, millis},
     cache::Recipe,
-    front::{self, Front, Settled, Then},
+    fresh::may_be_kept,
+    front::{self, Asked, Front, Settled, Then},
     locks::{self, Busy, Lock},
     record::StepStarted,
+    settle::Tried,
     table::Done,
     walk::Walk,
 };
@@ -28,12 +30,19 @@ use crate::{
     step::{BoundStep, Context, StepError},
 };
 
+/// Whether the start of a step is recorded before its effect: where it must not be repeated blindly, can be undone, or changes what a
+/// later process would otherwise take for somebody else's change.
+pub(super) fn records_start(node: &PlannedNode) -> bool {
+    let traces = node.effect != Effect::Pure && !node.touches.is_empty();
+    traces || node.effect.is_delicate() || node.undo != Undo::None
+}
+
 impl Walk<'_> {
     /// Begins a step that is ready: finds that it is not needed, becomes its instances, takes its locks, or starts it.
     pub(super) fn begin(&mut self, front: &mut Front, at: usize) -> Result<(), RunError> {
         front.parked.remove(&at);
         let node = self.table.node(at);
-        if !node.node.is_plain() && self.table.at(at).step.attempts == 0 {
+        if !node.node.is_plain() && !self.table.is_done(at) {
             match front::condition(&self.table, at) {
                 Ok(None) => {}
                 Ok(Some(step)) => {
@@ -46,7 +55,7 @@ impl Walk<'_> {
                     };
                     return self.finished(front, at, done);
                 }
-                Err(error) => return self.failed(front, at, 1, &error),
+                Err(error) => return self.failed(front, at, Tried::Never, &error),
             }
         }
         if node.node.each.is_some() && self.table.at(at).item.is_none() {
@@ -64,7 +73,7 @@ impl Walk<'_> {
             return Ok(());
         }
         if let Err(error) = self.table.expand(at) {
-            return self.failed(front, at, 1, &error);
+            return self.failed(front, at, Tried::Never, &error);
         }
         front.expanded(&self.table, at, self.now());
         let instances = self.table.instances(at).unwrap_or_default();
@@ -87,9 +96,10 @@ impl Walk<'_> {
     fn lock(&mut self, front: &mut Front, at: usize) -> Result<(), RunError> {
         let (claims, taking) = match self.claims(at) {
             Ok(claims) => claims,
-            Err(error) => return self.failed(front, at, 1, &error),
+            Err(error) => return self.failed(front, at, Tried::Never, &error),
         };
         front.busy += 1;
+        front.trying.insert(at, false);
         let (store, leases) = (Arc::clone(&self.runner.store), Arc::clone(&self.runner.leases));
         let clock = Arc::clone(&self.runner.clock);
         front.locking.push(
@@ -105,7 +115,7 @@ impl Walk<'_> {
         let mut holder = format!("run/{}/{id}", self.run);
         if !self.is_recorded() {
             // Nobody goes on with an unrecorded run, so nobody may take over from it.
-            holder = format!("{holder}@{}", std::process::id());
+            holder = format!("{holder}@{}", self.own);
         }
         let reason = format!("step `{id}` of run `{}`", self.run);
         Ok((claims, locks::Taking { holder, reason, ttl: self.runner.ttl }))
@@ -119,6 +129,7 @@ impl Walk<'_> {
         grab: Result<Result<Vec<Lease>, Busy>, LeaseError>,
     ) -> Result<(), RunError> {
         front.busy -= 1;
+        let late = front.trying.remove(&at).unwrap_or_default();
         let lost = |source| RunError::Lock { step: self.table.id(at).clone(), source };
         match grab.map_err(lost)? {
             Ok(leases) if front.stop.is_some() => self.release(front, leases),
@@ -129,6 +140,9 @@ impl Walk<'_> {
             Err(_) if front.stop.is_some() => {}
             Err(busy) => {
                 let reason = busy.to_string();
+                if late {
+                    return self.too_late(front, at, Some(&reason));
+                }
                 if front.told.get(&at) != Some(&reason) {
                     let step = self.table.id(at);
                     self.runner.reporter.report(&Progress::Waiting { step, reason: &reason });
@@ -158,15 +172,19 @@ impl Walk<'_> {
     pub(super) fn prepare(&mut self, front: &mut Front, at: usize) -> Result<(), RunError> {
         let place = self.table.at(at);
         let (node, attempt) = (place.node, place.step.attempts + 1);
-        let cut_short = matches!(place.step.phase, Phase::Started | Phase::Failed { .. });
-        let probe = cut_short && node.effect == Effect::Probed;
+        let untouched = place.step.attempts == 0 && place.step.phase == Phase::Waiting;
+        let probe = place.step.was_cut_short() && node.effect == Effect::Probed;
+        if untouched && may_be_kept(node) && front.looked.insert(at) {
+            front.busy += 1;
+            return self.launch(front, at, attempt, Task::Look);
+        }
         let input = match front::input(&self.table, at) {
             Ok(input) => input,
-            Err(error) => return self.failed(front, at, attempt, &error),
+            Err(error) => return self.failed(front, at, Tried::Never, &error),
         };
         let task = if probe { Task::Probe(input) } else { Task::Run(input) };
         front.busy += 1;
-        if probe || !self.is_recorded() || (!node.effect.is_delicate() && node.undo == Undo::None) {
+        if probe || !self.is_recorded() || !records_start(node) {
             return self.launch(front, at, attempt, task);
         }
         let durability = if node.effect.is_delicate() { Durability::Synced } else { Durability::Written };
@@ -185,13 +203,19 @@ impl Walk<'_> {
     ) -> Result<(), RunError> {
         let node = self.table.node(at);
         let bound = self.bound(front, at)?;
+        let asked = match task {
+            Task::Look => Asked::Look,
+            Task::Probe(_) => Asked::Probe,
+            _ => Asked::Run,
+        };
+        let tried = if asked == Asked::Look { Tried::Never } else { Tried::Attempt(number) };
         let mut granted = Vec::with_capacity(node.touches.len());
         for touch in &node.touches {
             match self.runner.authority.grant(touch) {
                 Ok(handle) => granted.push(handle),
                 Err(denied) => {
                     front.busy -= 1;
-                    return self.failed(front, at, number, &StepError::of(denied));
+                    return self.failed(front, at, tried, &StepError::of(denied));
                 }
             }
         }
@@ -214,14 +238,16 @@ impl Walk<'_> {
             self.table.signals(at).to_vec(),
             held.iter().map(Lease::fence).collect(),
         );
-        self.runner.reporter.report(&Progress::Started { step: self.table.id(at), attempt: number });
-        self.table.start(at, number);
-        let (grace, probing) = (self.runner.grace, matches!(task, Task::Probe(_)));
+        if asked != Asked::Look {
+            self.runner.reporter.report(&Progress::Started { step: self.table.id(at), attempt: number });
+            self.table.start(at, number);
+        }
+        let grace = self.runner.grace;
         let recipe = self.recipe(at, &task);
         if recipe.is_none() && held.is_empty() {
             let work = async move {
                 let result = attempt(bound, task, context, limits, limit, grace).await;
-                Settled { at, attempt: number, probing, started, result, entry: None }
+                Settled { at, attempt: number, asked, started, result, entry: None }
             };
             return self.try_now(front, work.boxed());
         }
@@ -243,7 +269,7 @@ impl Walk<'_> {
                     }
                 }
             };
-            Settled { at, attempt: number, probing, started, result, entry }
+            Settled { at, attempt: number, asked, started, result, entry }
         };
         self.try_now(front, work.boxed())
     }

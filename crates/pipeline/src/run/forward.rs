@@ -16,6 +16,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use super::{
     Cause, Progress, RunError,
     front::{Alarm, Front, Settled, Stop, Then},
+    settle::Tried,
     walk::Walk,
 };
 use crate::{cancel::Cancel, step::StepError};
@@ -48,14 +49,21 @@ impl Walk<'_> {
     /// Walks until everything is done or something stops it. When it returns, nothing runs any more and everything is recorded.
     pub(super) async fn forward(&mut self, cancel: &Cancel) -> Result<Stop, RunError> {
         let mut front = Front::new(&self.table, self.batch(), cancel, self.now())?;
-        if let Some(stop) = front.stop.take() {
-            return Ok(stop);
-        }
         let wish = cancel.clone();
         let cancelled = Some(async move { wish.cancelled().await }.boxed());
         let mut ears = Ears { cancelled, grace: None, timer: None };
+        let deadline = self.deadline();
+        front.timers.extend(deadline.map(|at| Reverse((at, Alarm::Run))));
+        if deadline.is_some_and(|at| at <= self.now()) {
+            self.wind_down(&mut front, &mut ears, Cause::TimedOut);
+        }
         let mut turns = 0_usize;
         loop {
+            let wished = |ears: &Ears| ears.cancelled.is_some() && cancel.is_cancelled();
+            // Before anything starts: a wish that was there from the beginning, or came while all slept.
+            if wished(&ears) {
+                self.wind_down(&mut front, &mut ears, Cause::Cancelled);
+            }
             let more = self.turn(&mut front)?;
             turns += 1;
             if front.committing.is_none() && !front.then.is_empty() {
@@ -65,6 +73,10 @@ impl Walk<'_> {
                 front.committing = Some(async move { store.commit(batch).await }.boxed());
             }
             if !more && front.idle(&self.table) {
+                // Also where all that is left waits, a wish to stop leads into undoing.
+                if wished(&ears) {
+                    continue;
+                }
                 break;
             }
             let next = front.timers.peek().map(|Reverse((at, _))| *at);
@@ -80,7 +92,9 @@ impl Walk<'_> {
         Ok(match front.stop {
             Some(stop) => stop,
             None if self.table.all_done() => Stop::Done,
-            None if !front.waits.is_empty() => Stop::Waiting(front.waits, front.wake),
+            None if !front.waits.is_empty() => {
+                Stop::Waiting(front.waits, front.wake.into_iter().chain(deadline).min())
+            }
             None => return Err(RunError::Broken("steps wait for each other".to_owned())),
         })
     }
@@ -187,15 +201,7 @@ impl Walk<'_> {
                     front.again(&self.table, at);
                 }
             }
-            Event::Cancelled => {
-                ears.cancelled = None;
-                if !self.table.all_done() {
-                    front.halt(Stop::Cause(Cause::Cancelled));
-                    front.timers.clear();
-                    let (clock, length) = (Arc::clone(&self.runner.clock), self.runner.grace);
-                    ears.grace = Some(async move { clock.sleep(length).await }.boxed());
-                }
-            }
+            Event::Cancelled => self.wind_down(front, ears, Cause::Cancelled),
             // What did not stop by itself is dropped, which ends it; its effect is undone as one that was cut short.
             Event::GraceOver => {
                 ears.grace = None;
@@ -208,10 +214,29 @@ impl Walk<'_> {
             Event::Renewed(renewed) => self.renewed(renewed)?,
             Event::Timer => {
                 ears.timer = None;
-                self.ring(front)?;
+                self.ring(front, ears)?;
             }
         }
         Ok(())
+    }
+
+    /// When the run has taken as long as it may.
+    fn deadline(&self) -> Option<Timestamp> {
+        let (limit, started) = (self.runner.limit?, self.table.started()?);
+        Some(started.checked_add(limit).unwrap_or(Timestamp::MAX))
+    }
+
+    /// Starts nothing more, and asks what runs to stop.
+    fn wind_down(&self, front: &mut Front, ears: &mut Ears, cause: Cause) {
+        ears.cancelled = None;
+        if self.table.all_done() {
+            return;
+        }
+        front.halt(Stop::Cause(cause));
+        front.timers.clear();
+        front.cancel.cancel();
+        let (clock, length) = (Arc::clone(&self.runner.clock), self.runner.grace);
+        ears.grace = Some(async move { clock.sleep(length).await }.boxed());
     }
 
     /// What a written record leads to.
@@ -236,7 +261,7 @@ impl Walk<'_> {
                     self.runner.reporter.report(&Progress::Skipped { step, reason: &done.why.to_string() });
                 } else {
                     let took = now.duration_since(done.started);
-                    self.runner.reporter.report(&Progress::Finished { step, took });
+                    self.runner.reporter.report(&Progress::Finished { step, took, why: &done.why });
                 }
                 self.table.finish(at, done, now);
                 front.finished(&self.table, at, now);
@@ -246,7 +271,7 @@ impl Walk<'_> {
     }
 
     /// Timers that are due.
-    fn ring(&mut self, front: &mut Front) -> Result<(), RunError> {
+    fn ring(&mut self, front: &mut Front, ears: &mut Ears) -> Result<(), RunError> {
         let now = self.now();
         while let Some(Reverse((due, alarm))) = front.timers.peek().copied()
             && due <= now
@@ -257,20 +282,35 @@ impl Walk<'_> {
             }
             match alarm {
                 Alarm::Again(at) => front.again(&self.table, at),
+                Alarm::Run => self.wind_down(front, ears, Cause::TimedOut),
+                // It had its turn in time.
+                Alarm::Queue(at) if self.table.at(at).step.attempts > 0 => {}
                 Alarm::Queue(at) | Alarm::Total(at) => {
-                    let attempts = self.table.at(at).step.attempts;
-                    if front.is_queued(at) && (matches!(alarm, Alarm::Total(_)) || attempts == 0) {
-                        let why = front.parked.get(&at).map(|held| format!(": {held}")).unwrap_or_default();
+                    if let Some(late) = front.trying.get_mut(&at) {
+                        *late = true;
+                    } else if front.is_queued(at) {
+                        let held = front.parked.get(&at).cloned();
                         front.give_up(at);
-                        let error = StepError::new(
-                            flowline_core::error::ErrorKind::TimedOut,
-                            format!("the step waited longer than it may for its turn{why}"),
-                        );
-                        self.failed(front, at, attempts, &error)?;
+                        self.too_late(front, at, held.as_deref())?;
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// The step at `at` waited longer than it may; `held` says what for.
+    pub(super) fn too_late(
+        &mut self,
+        front: &mut Front,
+        at: usize,
+        held: Option<&str>,
+    ) -> Result<(), RunError> {
+        let why = held.map(|held| format!(": {held}")).unwrap_or_default();
+        let error = StepError::new(
+            flowline_core::error::ErrorKind::TimedOut,
+            format!("the step waited longer than it may for its turn{why}"),
+        );
+        self.failed(front, at, Tried::TooLate, &error)
     }
 }

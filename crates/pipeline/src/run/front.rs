@@ -16,7 +16,7 @@ use futures_util::{future::BoxFuture, stream::FuturesUnordered};
 use serde_json::Value;
 
 use super::{
-    Cause, Phase, RunError,
+    Cause, RunError,
     attempt::{Came, Task, millis},
     cache::Entry,
     locks::Busy,
@@ -49,11 +49,22 @@ pub(super) enum Then {
     Nothing,
 }
 
+/// What a step was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Whether it is needed.
+    Look,
+    /// Whether it happened.
+    Probe,
+    /// To do its work.
+    Run,
+}
+
 /// An attempt that ended.
 pub(super) struct Settled {
     pub(super) at: usize,
     pub(super) attempt: u32,
-    pub(super) probing: bool,
+    pub(super) asked: Asked,
     pub(super) started: Timestamp,
     pub(super) result: Result<Came, StepError>,
     pub(super) entry: Option<Entry>,
@@ -65,6 +76,8 @@ pub(super) enum Alarm {
     Again(usize),
     Queue(usize),
     Total(usize),
+    /// The whole run took as long as it may.
+    Run,
 }
 
 type Grab = (usize, Result<Result<Vec<Lease>, Busy>, LeaseError>);
@@ -84,11 +97,15 @@ pub(super) struct Front {
     /// Steps whose locks somebody else holds, and what wakes each to try again.
     pub(super) parked: BTreeMap<usize, String>,
     pub(super) waking: FuturesUnordered<BoxFuture<'static, usize>>,
+    /// Steps whose locks are being tried, and whether their time to queue has run out meanwhile.
+    pub(super) trying: BTreeMap<usize, bool>,
     pub(super) held: BTreeMap<usize, Vec<Lease>>,
     /// What was last said about each step that waits for its locks.
     pub(super) told: BTreeMap<usize, String>,
     /// The templates whose outputs are on their way into the journal.
     pub(super) gathered: BTreeSet<usize>,
+    /// The steps that were asked again whether they are needed.
+    pub(super) looked: BTreeSet<usize>,
     pub(super) releasing: FuturesUnordered<BoxFuture<'static, ()>>,
     pub(super) batch: Batch,
     pub(super) then: Vec<Then>,
@@ -122,6 +139,8 @@ impl Front {
             locking: FuturesUnordered::new(),
             parked: BTreeMap::new(),
             waking: FuturesUnordered::new(),
+            trying: BTreeMap::new(),
+            looked: BTreeSet::new(),
             held: BTreeMap::new(),
             told: BTreeMap::new(),
             gathered: BTreeSet::new(),
@@ -140,9 +159,7 @@ impl Front {
             if table.is_done(at) {
                 continue;
             }
-            if table.node(at).effect == Effect::Once
-                && matches!(table.at(at).step.phase, Phase::Started | Phase::Failed { .. })
-            {
+            if table.node(at).effect == Effect::Once && table.at(at).step.was_cut_short() {
                 let reason = "it was cut short, must not happen twice, and cannot be asked";
                 front.needs_person(table.id(at), reason.to_owned());
             }
@@ -185,12 +202,16 @@ impl Front {
         self.ready.push((place.priority, Reverse(at)));
         // The limits of a template are those of each of its instances.
         if place.timed && (place.node.node.each.is_none() || place.item.is_some()) {
-            let policy = &place.node.node.policy;
-            self.ready_at.insert(at, now);
-            let after = |ms: u64| now.checked_add(millis(ms)).unwrap_or(Timestamp::MAX);
-            let queue = policy.limits.queue_ms.map(|ms| (after(ms), Alarm::Queue(at)));
-            let total = policy.limits.total_ms.map(|ms| (after(ms), Alarm::Total(at)));
-            self.timers.extend(queue.into_iter().chain(total).map(Reverse));
+            let limits = &place.node.node.policy.limits;
+            let waiting = place.step.waiting_since;
+            self.ready_at.insert(at, waiting.unwrap_or(now));
+            // What waits for something from outside is asked once more, however late it is: it may be there.
+            if waiting.is_none() {
+                let after = |ms: u64| now.checked_add(millis(ms)).unwrap_or(Timestamp::MAX);
+                let queue = limits.queue_ms.map(|ms| (after(ms), Alarm::Queue(at)));
+                let total = limits.total_ms.map(|ms| (after(ms), Alarm::Total(at)));
+                self.timers.extend(queue.into_iter().chain(total).map(Reverse));
+            }
         }
     }
 

@@ -77,6 +77,10 @@ pub(super) fn wanted(policy: &Policy) -> Result<Vec<Lock>, StepError> {
                     StepError::new(ErrorKind::Invalid, problem)
                 })
             };
+            if permits > Policy::MAX_PERMITS {
+                let problem = format!("`{name}` has {permits} permits, more than {}", Policy::MAX_PERMITS);
+                return Err(StepError::new(ErrorKind::Invalid, problem));
+            }
             let slots = (1..=permits).map(slot).collect::<Result<_, _>>()?;
             Ok(Lock { name: name.clone(), slots })
         })

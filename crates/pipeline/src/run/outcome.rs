@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use flowline_core::{Timestamp, id::RunId};
 use serde_json::Value;
 
-use super::{Cause, Phase, RunState};
-use crate::plan::{Plan, StepId};
+use super::{Cause, RunState};
+use crate::plan::{Plan, PlannedNode, StepId};
 
 /// What happens when a step failed for good, or the run is cancelled. Steps that run already are let finish (or, on cancel, asked to stop);
 /// nothing new starts.
@@ -103,11 +103,12 @@ pub enum Resolution {
 
 /// The steps that took effect, or may have, and can't be taken back.
 pub(super) fn irreversible(plan: &Plan, state: &RunState) -> Vec<StepId> {
-    plan.irreversible()
-        .filter(|node| {
-            let step = state.step(node.id());
-            step.is_some_and(|step| step.phase != Phase::Waiting && !step.was_skipped())
-        })
-        .map(|node| node.id().clone())
-        .collect()
+    let happened = |node: &&PlannedNode| {
+        let of_it = |id: &StepId| match id.as_str().strip_prefix(node.id().as_str()) {
+            Some(rest) => rest.is_empty() || node.node.each.is_some() && rest.starts_with('/'),
+            None => false,
+        };
+        state.steps().any(|(id, step)| of_it(id) && step.may_have_happened())
+    };
+    plan.irreversible().filter(happened).map(|node| node.id().clone()).collect()
 }

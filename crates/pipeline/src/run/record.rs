@@ -1,7 +1,8 @@
 //! What a run writes into its stream, `run/RUN_ID`: one fact for each thing that happened, keyed by step id.
 //!
-//! CDEvents' words where it has them (`pipelinerun.*`, `taskrun.*`). A pure or idempotent step that has nothing to undo leaves one event,
-//! `taskrun.finished`, which says when it started; all others also leave `taskrun.started` before their effect.
+//! CDEvents' words where it has them (`pipelinerun.*`, `taskrun.*`). A pure step, and an idempotent one that touches no resource and has
+//! nothing to undo, leaves one event, `taskrun.finished`, which says when it started; all others also leave `taskrun.started` before their
+//! effect, by which a later process tells the run's own traces from somebody else's.
 
 use flowline_core::{
     Timestamp,
@@ -70,17 +71,40 @@ pub struct StepFinished {
     pub why: Why,
 }
 
-/// An attempt failed.
+/// An attempt failed, or the step's turn came to nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepFailed {
     /// The step.
     pub step: StepId,
-    /// The attempt.
+    /// The attempt; if none was started, the last one before.
     pub attempt: u32,
     /// Why, secrets masked.
     pub error: String,
     /// Whether it will be tried again.
     pub again: bool,
+    /// Whether the attempt was started: not if it queued for too long, or its condition, input or locks could not be had.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub started: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// A step waits for something from outside. Said once, when it first waits, and again only for a step whose start is recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepWaiting {
+    /// The step.
+    pub step: StepId,
+    /// The attempt that found it waiting; 0 if its start was not recorded.
+    pub attempt: u32,
+    /// What it waits for, secrets masked.
+    pub reason: String,
 }
 
 /// Something from outside reached a step: an approval, a callback.
@@ -115,7 +139,7 @@ pub enum Cause {
     },
     /// Somebody wished to stop.
     Cancelled,
-    /// The run took longer than it may.
+    /// The run took longer than it may ([`Runner::limit`](super::Runner::limit)).
     TimedOut,
     /// Somebody wants back what was before.
     RolledBack,
@@ -186,6 +210,7 @@ facts! {
     StepStarted "taskrun.started",
     StepFinished "taskrun.finished",
     StepFailed "taskrun.failed",
+    StepWaiting "taskrun.waiting",
     StepResolved "taskrun.resolved",
     StepSignalled "taskrun.signalled",
     UndoBegun "pipelinerun.undoing",

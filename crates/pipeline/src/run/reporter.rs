@@ -8,6 +8,7 @@ use std::{
 
 use flowline_core::{SignedDuration, digest::Digest, id::RunId};
 
+use super::Why;
 use crate::{exec::Line, plan::StepId};
 
 /// Something happened in a run. Steps that ran before a resume are told as [`Progress::Skipped`].
@@ -45,6 +46,8 @@ pub enum Progress<'a> {
         step: &'a StepId,
         /// How long its last attempt took.
         took: SignedDuration,
+        /// Why it ran.
+        why: &'a Why,
     },
     /// A step did not run, for this reason.
     Skipped {
@@ -160,7 +163,9 @@ fn write_plain(writer: &mut impl Write, progress: &Progress<'_>) -> std::io::Res
             writer.write_all(&line.bytes)?;
             writer.write_all(if line.cut { b" \\\n" } else { b"\n" })
         }
-        Progress::Finished { step, took } => writeln!(writer, "{step}: finished in {}", short(*took)),
+        Progress::Finished { step, took, why } => {
+            writeln!(writer, "{step}: finished in {}; {why}", short(*took))
+        }
         Progress::Skipped { step, reason } => writeln!(writer, "{step}: skipped, {reason}"),
         Progress::Failed { step, error, again: None } => writeln!(writer, "{step}: failed: {error}"),
         Progress::Failed { step, error, again: Some(delay) } => {
@@ -223,7 +228,7 @@ impl Reporter for CollectingReporter {
     fn report(&self, progress: &Progress<'_>) {
         let mut bytes = Vec::new();
         match progress {
-            Progress::Finished { step, .. } => bytes.extend(format!("{step}: finished").bytes()),
+            Progress::Finished { step, why, .. } => bytes.extend(format!("{step}: finished; {why}").bytes()),
             other => drop(write_plain(&mut bytes, other)),
         }
         let text = String::from_utf8_lossy(&bytes);

@@ -1,9 +1,10 @@
 //! Starting, resuming, undoing and looking at runs: the [`Runner`].
 
 use std::{
+    hash::{BuildHasher, RandomState},
     num::NonZeroUsize,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -59,6 +60,7 @@ pub struct Runner {
     pub(super) holder: Option<String>,
     pub(super) ttl: SignedDuration,
     pub(super) grace: SignedDuration,
+    pub(super) limit: Option<SignedDuration>,
     pub(super) on_failure: OnFailure,
     pub(super) any_build: bool,
     pub(super) cache: bool,
@@ -86,6 +88,7 @@ impl Runner {
             holder: None,
             ttl: SignedDuration::from_secs(15),
             grace: SignedDuration::from_secs(10),
+            limit: None,
             on_failure: OnFailure::default(),
             any_build: false,
             cache: true,
@@ -140,6 +143,15 @@ impl Runner {
     #[must_use]
     pub fn grace(mut self, grace: SignedDuration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// The same, for runs that take this long at most, from their first start to their last step, waiting at gates included and over all
+    /// processes. A run that takes longer is stopped as by a cancel, with [`Cause::TimedOut`], and undone; undoing has no limit. A run that
+    /// waits is due ([`Ended::Waiting`]) when its time is over. By default there is no limit.
+    #[must_use]
+    pub fn limit(mut self, limit: SignedDuration) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -203,8 +215,8 @@ impl Runner {
         self.check_build(plan.plan())?;
         let mut state = RunState::default();
         self.check_fresh(plan.plan(), &state).await?;
-        state.begin(plan.digest());
         let now = self.clock.now();
+        state.begin(plan.digest(), now);
         for (node, output) in unneeded(plan.plan()) {
             state.finish(not_needed(node.id(), output, now), now);
         }
@@ -292,11 +304,7 @@ impl Runner {
 
     /// Takes the lease; of a holder that does not renew it before it runs out, nobody will hear again.
     async fn acquire(&self, names: &Names, reason: &str) -> Result<Lease, RunError> {
-        static WALKS: AtomicU64 = AtomicU64::new(0);
-        let holder = self.holder.clone().unwrap_or_else(|| {
-            let walk = WALKS.fetch_add(1, Ordering::Relaxed);
-            format!("{}/{}-{walk}", self.actor, std::process::id())
-        });
+        let holder = self.holder.clone().unwrap_or_else(|| format!("{}/{}", self.actor, unique()));
         let claim = Claim::new(names.lease.clone(), holder, self.ttl, reason);
         let busy = |source| RunError::Busy { run: names.run.clone(), source };
         match self.leases.acquire(&claim).await {
@@ -338,7 +346,7 @@ impl Runner {
             .fenced(lease.fence())
             .put(names.plan.clone(), written)
             .append(names.stream.clone(), names.event(&started, "started", None, now)?);
-        state.begin(plan.digest());
+        state.begin(plan.digest(), now);
         for (node, output) in unneeded(plan.plan()) {
             let fact = not_needed(node.id(), output, now);
             self.reporter.report(&Progress::Skipped { step: node.id(), reason: &fact.why.to_string() });
@@ -408,4 +416,13 @@ impl Runner {
         let irreversible = irreversible(plan.plan(), &state);
         Ok(report(Ended::Undone { cause, irreversible }, state))
     }
+}
+
+/// A name that no other walk has, in whatever process, container or host: a process's number alone is the same in many containers.
+pub(super) fn unique() -> String {
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    static WALKS: AtomicU64 = AtomicU64::new(0);
+    // The system's randomness, which the standard library gives only as the seed of a hash.
+    let process = PROCESS.get_or_init(|| RandomState::new().hash_one(std::process::id()));
+    format!("{}-{process:016x}-{}", std::process::id(), WALKS.fetch_add(1, Ordering::Relaxed))
 }

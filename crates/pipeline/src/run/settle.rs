@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use flowline_core::{
     SignedDuration, Timestamp,
-    error::{Kinded, Retry as Again, chain},
+    error::{ErrorKind, Kinded, Retry as Again, chain},
     lease::Lease,
     store::Durability,
 };
@@ -12,25 +12,41 @@ use flowline_core::{
 use super::{
     Cause, How, Progress, RunError, Why,
     attempt::{Came, millis},
-    front::{Alarm, Front, Settled, Stop, Then},
-    record::{StepFailed, StepFinished},
+    begin::records_start,
+    fresh::still_kept,
+    front::{Alarm, Asked, Front, Settled, Stop, Then},
+    record::{StepFailed, StepFinished, StepWaiting},
     table::Done,
     walk::Walk,
 };
 use crate::{
     plan::Effect,
-    step::{Happened, StepError},
+    step::{Happened, Preview, StepError},
 };
+
+/// How far a step came that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tried {
+    /// This attempt was started.
+    Attempt(u32),
+    /// Its turn came to nothing: no attempt was started.
+    Never,
+    /// Its time ran out before an attempt was started, so there will be none.
+    TooLate,
+}
 
 impl Walk<'_> {
     /// An attempt ended: queues the record of it.
     pub(super) fn settle(&mut self, front: &mut Front, settled: Settled) -> Result<(), RunError> {
-        let Settled { at, attempt, probing, started, result, entry } = settled;
+        let Settled { at, attempt, asked, started, result, entry } = settled;
         front.busy -= 1;
         let (output, how, why) = match result {
-            Ok(Came::Done(output)) => (output, How::Ran, Why::Due),
+            Ok(Came::Looked(preview)) => {
+                return self.looked(front, at, started, &preview);
+            }
+            Ok(Came::Done(output)) => (output, How::Ran, Why::ran(self.table.node(at), attempt)),
             Ok(Came::Cached(output, run)) => (output, How::Cached, Why::Unchanged { run }),
-            Ok(Came::Probed(Happened::Yes(output))) => (output, How::Probed, Why::Due),
+            Ok(Came::Probed(Happened::Yes(output))) => (output, How::Probed, Why::Happened),
             Ok(Came::Probed(Happened::No)) => {
                 // Nothing happened, so it is as if it had never been started.
                 self.table.wait(at);
@@ -49,32 +65,85 @@ impl Walk<'_> {
                 return Err(RunError::Broken("a step was undone on the way forward".to_owned()));
             }
             Err(error) if error.is_waiting().is_some() => {
-                let wake = error.is_waiting().and_then(|wake| wake.0);
-                let reason = self.masked(&error.to_string());
-                let id = self.table.id(at);
-                self.runner.reporter.report(&Progress::Waiting { step: id, reason: &reason });
-                front.wake = front.wake.into_iter().chain(wake).min();
-                front.waits.insert(id.clone(), reason);
-                self.table.wait(at);
-                self.give_back(front, at);
-                return Ok(());
+                return self.waits(front, at, attempt, &error);
             }
             // A world that does not answer says neither yes nor no.
-            Err(error) if probing && error.retry() == Again::Never => {
+            Err(error) if asked == Asked::Probe && error.retry() == Again::Never => {
                 front.needs_person(self.table.id(at), self.masked(&chain(&error)));
                 self.give_back(front, at);
                 return Ok(());
             }
-            Err(error) => return self.failed(front, at, attempt, &error),
+            Err(error) if asked == Asked::Look => {
+                // It may be asked once more.
+                front.looked.remove(&at);
+                return self.failed(front, at, Tried::Never, &error);
+            }
+            Err(error) => return self.failed(front, at, Tried::Attempt(attempt), &error),
         };
         let why = match entry {
             Some(entry) => {
                 entry.put(&mut front.batch);
-                if how == How::Cached { why } else { entry.why }
+                if how == How::Cached || attempt > 1 { why } else { entry.why }
             }
             None => why,
         };
         self.finished(front, at, Done { attempt, started, how, output, why })
+    }
+
+    /// A step was asked again whether it is needed: it is done without having run, or begins.
+    fn looked(
+        &mut self,
+        front: &mut Front,
+        at: usize,
+        started: Timestamp,
+        preview: &Preview,
+    ) -> Result<(), RunError> {
+        if front.stop.is_some() {
+            self.give_back(front, at);
+            return Ok(());
+        }
+        match still_kept(self.table.node(at), preview) {
+            Some(output) => {
+                let done = Done { attempt: 0, started, how: How::Skipped, output, why: Why::AsItShouldBe };
+                self.finished(front, at, done)
+            }
+            None => self.prepare(front, at),
+        }
+    }
+
+    /// A step waits for something from outside, and not for ever if its time is limited.
+    fn waits(
+        &mut self,
+        front: &mut Front,
+        at: usize,
+        attempt: u32,
+        error: &StepError,
+    ) -> Result<(), RunError> {
+        let (now, step) = (self.now(), &self.table.at(at).step);
+        let (first, since) = (step.waiting_since.is_none(), step.waiting_since.unwrap_or(now));
+        let node = self.table.node(at);
+        let limit = node.node.policy.limits.total_ms.map(millis);
+        let deadline = limit.map(|limit| since.checked_add(limit).unwrap_or(Timestamp::MAX));
+        let reason = self.masked(&error.to_string());
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            let waited = limit.unwrap_or_default().as_millis();
+            let error =
+                StepError::new(ErrorKind::TimedOut, format!("it waited for {waited} ms, and {reason}"));
+            return self.failed(front, at, Tried::TooLate, &error);
+        }
+        self.runner.reporter.report(&Progress::Waiting { step: self.table.id(at), reason: &reason });
+        let wake = error.is_waiting().and_then(|wake| wake.0);
+        front.wake = front.wake.into_iter().chain(wake).chain(deadline).min();
+        front.waits.insert(self.table.id(at).clone(), reason.clone());
+        let recorded = records_start(node);
+        self.table.wait_outside(at, attempt, recorded, now);
+        if first || recorded {
+            let attempt = if recorded { attempt } else { 0 };
+            let fact = |step| StepWaiting { step, attempt, reason };
+            self.record(front, at, fact, &format!("waiting{attempt}"), Durability::Written, Then::Nothing)?;
+        }
+        self.give_back(front, at);
+        Ok(())
     }
 
     /// A step is done: queues the record of it, under its locks, which are given back afterwards.
@@ -110,15 +179,21 @@ impl Walk<'_> {
         }
     }
 
-    /// An attempt failed: tries again, or stops the run.
+    /// An attempt failed, or a step's turn came to nothing: tries again, or stops the run.
     pub(super) fn failed(
         &mut self,
         front: &mut Front,
         at: usize,
-        attempt: u32,
+        tried: Tried,
         error: &StepError,
     ) -> Result<(), RunError> {
         let node = self.table.node(at);
+        let (before, refused) = (self.table.at(at).step.attempts, self.table.at(at).step.refused);
+        let attempt = match tried {
+            Tried::Attempt(attempt) => Some(attempt),
+            Tried::Never | Tried::TooLate => None,
+        };
+        let times = attempt.unwrap_or(before + 1) + refused;
         let id = self.table.id(at).clone();
         let now = self.now();
         let helps = error.retry() != Again::Never;
@@ -126,9 +201,12 @@ impl Walk<'_> {
         let delay = match &node.node.policy.retry {
             // What must not happen twice is never tried again by itself.
             Some(retry)
-                if node.effect != Effect::Once && front.stop.is_none() && !front.cancel.is_cancelled() =>
+                if (attempt.is_none() || node.effect != Effect::Once)
+                    && tried != Tried::TooLate
+                    && front.stop.is_none()
+                    && !front.cancel.is_cancelled() =>
             {
-                retry.delay(attempt, error.kind(), helps, &seed)
+                retry.delay(times, error.kind(), helps, &seed)
             }
             _ => None,
         };
@@ -139,10 +217,15 @@ impl Walk<'_> {
         let delay = delay.filter(in_time);
         let text = self.masked(&chain(error));
         self.runner.reporter.report(&Progress::Failed { step: &id, error: &text, again: delay });
-        self.table.fail(at, attempt, text.clone());
         let again = delay.is_some();
-        let fact = |step| StepFailed { step, attempt, error: text.clone(), again };
-        self.record(front, at, fact, &format!("failed{attempt}"), Durability::Written, Then::Nothing)?;
+        self.table.fail(at, attempt, text.clone(), again);
+        let which = match attempt {
+            Some(attempt) => format!("failed{attempt}"),
+            None => format!("refused{}", refused + 1),
+        };
+        let (attempt, started) = (attempt.unwrap_or(before), attempt.is_some());
+        let fact = |step| StepFailed { step, attempt, error: text.clone(), again, started };
+        self.record(front, at, fact, &which, Durability::Written, Then::Nothing)?;
         // A lock that was lost must not keep the failure from being recorded.
         if let Some(held) = front.held.remove(&at) {
             self.release(front, held);

@@ -11,7 +11,7 @@ use super::{
     Why,
     record::{
         Cause, End, How, RunEnded, RunStarted, StepFailed, StepFinished, StepResolved, StepSignalled,
-        StepStarted, StepUndoFailed, StepUndone, UndoBegun,
+        StepStarted, StepUndoFailed, StepUndone, StepWaiting, UndoBegun,
     },
 };
 use crate::{pipeline::Output, plan::StepId};
@@ -20,6 +20,7 @@ use crate::{pipeline::Output, plan::StepId};
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunState {
     pub(super) plan: Option<Digest>,
+    pub(super) started: Option<Timestamp>,
     pub(super) undoing: Option<Cause>,
     pub(super) end: Option<End>,
     pub(super) steps: IndexMap<StepId, StepState>,
@@ -32,6 +33,10 @@ pub struct RunState {
 pub struct StepState {
     /// How often it was started.
     pub attempts: u32,
+    /// How often its turn came to nothing: it queued for too long, or its condition, input or locks could not be had.
+    pub refused: u32,
+    /// Since when it waits for something from outside. Its limit for all attempts counts from then, over all processes.
+    pub waiting_since: Option<Timestamp>,
     /// Where it stands.
     pub phase: Phase,
     /// How often undoing it failed.
@@ -61,10 +66,12 @@ pub enum Phase {
         /// When that was recorded.
         finished: Timestamp,
     },
-    /// Its last attempt failed.
+    /// It failed.
     Failed {
         /// Why.
         error: String,
+        /// Whether an attempt was started, which may have left something behind.
+        started: bool,
     },
     /// It was undone.
     Undone,
@@ -85,6 +92,48 @@ impl StepState {
         matches!(self.phase, Phase::Finished { how: How::Skipped, .. })
     }
 
+    /// Whether it may have touched the world, or did.
+    pub(super) fn may_have_happened(&self) -> bool {
+        match self.phase {
+            Phase::Waiting => false,
+            Phase::Failed { started, .. } => started,
+            _ => !self.was_skipped(),
+        }
+    }
+
+    /// Whether an attempt began and nobody knows how far it came.
+    pub(super) fn was_cut_short(&self) -> bool {
+        matches!(self.phase, Phase::Started | Phase::Failed { started: true, .. })
+    }
+
+    pub(super) fn start(&mut self, attempt: u32) {
+        self.attempts = self.attempts.max(attempt);
+        if !matches!(self.phase, Phase::Finished { .. }) {
+            self.phase = Phase::Started;
+        }
+    }
+
+    /// It waits for something from outside: as if it had not been started. `attempt` is 0 if no start was recorded.
+    pub(super) fn wait_outside(&mut self, attempt: u32, now: Timestamp) {
+        self.attempts = self.attempts.max(attempt);
+        self.phase = Phase::Waiting;
+        self.waiting_since.get_or_insert(now);
+    }
+
+    /// `attempt` failed, or its turn came to nothing.
+    pub(super) fn fail(&mut self, attempt: Option<u32>, error: String, again: bool) {
+        let before = self.was_cut_short();
+        match attempt {
+            Some(attempt) => self.attempts = self.attempts.max(attempt),
+            None => self.refused += 1,
+        }
+        if !again {
+            // Whoever goes on from here gives it its whole time anew.
+            self.waiting_since = None;
+        }
+        self.phase = Phase::Failed { error, started: before || attempt.is_some() };
+    }
+
     pub(super) fn undo_failed(&mut self, attempt: u32, error: String) {
         self.undo_failures = self.undo_failures.max(attempt);
         let (output, place) = match std::mem::take(&mut self.phase) {
@@ -100,6 +149,11 @@ impl RunState {
     /// The plan of the run; `None` if it never started.
     pub fn plan(&self) -> Option<Digest> {
         self.plan
+    }
+
+    /// When it started; `None` if it never did.
+    pub fn started(&self) -> Option<Timestamp> {
+        self.started
     }
 
     /// Why it is undone, if it is.
@@ -165,11 +219,14 @@ impl RunState {
         if let Some(fact) = event.fact::<StepFinished>()? {
             self.finish(fact, event.time);
         } else if let Some(fact) = event.fact::<StepStarted>()? {
-            self.start(&fact.step, fact.attempt);
+            self.at(&fact.step).start(fact.attempt);
         } else if let Some(fact) = event.fact::<StepFailed>()? {
-            self.fail(&fact.step, fact.attempt, fact.error);
+            let attempt = fact.started.then_some(fact.attempt);
+            self.at(&fact.step).fail(attempt, fact.error, fact.again);
+        } else if let Some(fact) = event.fact::<StepWaiting>()? {
+            self.at(&fact.step).wait_outside(fact.attempt, event.time);
         } else if let Some(fact) = event.fact::<RunStarted>()? {
-            self.plan = Some(fact.plan);
+            self.begin(fact.plan, event.time);
         } else if let Some(fact) = event.fact::<StepResolved>()? {
             self.resolve(fact.step, fact.happened, event.time);
         } else if let Some(fact) = event.fact::<StepSignalled>()? {
@@ -186,16 +243,9 @@ impl RunState {
         Ok(())
     }
 
-    pub(super) fn begin(&mut self, plan: Digest) {
+    pub(super) fn begin(&mut self, plan: Digest, now: Timestamp) {
         self.plan = Some(plan);
-    }
-
-    fn start(&mut self, step: &StepId, attempt: u32) {
-        let step = self.at(step);
-        step.attempts = step.attempts.max(attempt);
-        if !matches!(step.phase, Phase::Finished { .. }) {
-            step.phase = Phase::Started;
-        }
+        self.started = Some(now);
     }
 
     pub(super) fn finish(&mut self, fact: StepFinished, finished: Timestamp) {
@@ -207,18 +257,15 @@ impl RunState {
         step.phase = Phase::Finished { output, place, how, why, started, finished };
     }
 
-    fn fail(&mut self, step: &StepId, attempt: u32, error: String) {
-        let step = self.at(step);
-        step.attempts = step.attempts.max(attempt);
-        step.phase = Phase::Failed { error };
-    }
-
     fn resolve(&mut self, step: StepId, happened: Option<Value>, time: Timestamp) {
         match happened {
             Some(output) => {
                 let attempt = self.at(&step).attempts;
                 let how = How::Resolved;
-                self.finish(StepFinished { step, attempt, started: time, how, output, why: Why::Due }, time);
+                self.finish(
+                    StepFinished { step, attempt, started: time, how, output, why: Why::Happened },
+                    time,
+                );
             }
             None => self.at(&step).phase = Phase::Waiting,
         }

@@ -44,6 +44,7 @@ pub(super) struct Table<'a> {
     finished: u64,
     done: usize,
     plan: Option<Digest>,
+    started: Option<Timestamp>,
     undoing: Option<Cause>,
     end: Option<End>,
     /// What is recorded about steps that are not there yet: instances of templates whose items are not known.
@@ -53,7 +54,7 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     /// Where `state` says that the plan of `nodes` stands.
     pub(super) fn new(nodes: &'a [PlannedNode], state: RunState) -> Self {
-        let RunState { plan, undoing, end, mut steps, finished, mut signals } = state;
+        let RunState { plan, started, undoing, end, mut steps, finished, mut signals } = state;
         let mut table = Self {
             places: Vec::with_capacity(nodes.len()),
             index: IndexMap::with_capacity(nodes.len()),
@@ -63,6 +64,7 @@ impl<'a> Table<'a> {
             finished,
             done: 0,
             plan,
+            started,
             undoing,
             end,
             rest: BTreeMap::new(),
@@ -114,6 +116,7 @@ impl<'a> Table<'a> {
             finished,
             done: _,
             plan,
+            started,
             undoing,
             end,
             rest,
@@ -134,7 +137,7 @@ impl<'a> Table<'a> {
                 steps.insert(id, step);
             }
         }
-        RunState { plan, undoing, end, steps, finished, signals }
+        RunState { plan, started, undoing, end, steps, finished, signals }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -169,6 +172,11 @@ impl<'a> Table<'a> {
         self.places[at].is_done()
     }
 
+    /// When the run started.
+    pub(super) fn started(&self) -> Option<Timestamp> {
+        self.started
+    }
+
     pub(super) fn undoing(&self) -> Option<&Cause> {
         self.undoing.as_ref()
     }
@@ -179,11 +187,7 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn start(&mut self, at: usize, attempt: u32) {
-        let step = self.touch(at);
-        step.attempts = step.attempts.max(attempt);
-        if !matches!(step.phase, Phase::Finished { .. }) {
-            step.phase = Phase::Started;
-        }
+        self.touch(at).start(attempt);
     }
 
     pub(super) fn finish(&mut self, at: usize, done: Done, finished: Timestamp) {
@@ -196,10 +200,17 @@ impl<'a> Table<'a> {
         step.phase = Phase::Finished { output, place, how, why, started, finished };
     }
 
-    pub(super) fn fail(&mut self, at: usize, attempt: u32, error: String) {
+    pub(super) fn fail(&mut self, at: usize, attempt: Option<u32>, error: String, again: bool) {
+        self.touch(at).fail(attempt, error, again);
+    }
+
+    /// It waits for something from outside. Of `attempt` nothing remains if its start was not recorded.
+    pub(super) fn wait_outside(&mut self, at: usize, attempt: u32, recorded: bool, now: Timestamp) {
         let step = self.touch(at);
-        step.attempts = step.attempts.max(attempt);
-        step.phase = Phase::Failed { error };
+        if !recorded {
+            step.attempts = step.attempts.min(attempt.saturating_sub(1));
+        }
+        step.wait_outside(if recorded { attempt } else { 0 }, now);
     }
 
     /// It is as if it had not been started.

@@ -48,9 +48,10 @@ impl Walk<'_> {
             .filter_map(|at| {
                 let (place, output) = match &self.table.at(at).step.phase {
                     // What was not needed was not done.
-                    Phase::Finished { how: How::Skipped, .. } | Phase::Waiting | Phase::Undone => {
-                        return None;
-                    }
+                    Phase::Finished { how: How::Skipped, .. }
+                    | Phase::Failed { started: false, .. }
+                    | Phase::Waiting
+                    | Phase::Undone => return None,
                     Phase::Finished { place, output, .. } => (*place, Some(output.clone())),
                     Phase::UndoFailed { place, output, .. } if *place > 0 => (*place, output.clone()),
                     Phase::Started | Phase::Failed { .. } | Phase::UndoFailed { .. } => (u64::MAX, None),

@@ -29,6 +29,8 @@ pub(super) struct Walk<'a> {
     pub(super) run: &'a RunId,
     pub(super) shared: Arc<Shared>,
     pub(super) table: Table<'a>,
+    /// What no other walk is called.
+    pub(super) own: String,
     /// Where it is recorded, unless it is not.
     journal: Option<Writing<'a>>,
 }
@@ -72,7 +74,7 @@ impl<'a> Walk<'a> {
             renewing: renewal(runner, lease),
         });
         let table = Table::new(sealed.plan().nodes(), state);
-        Ok(Self { runner, run, shared, table, journal })
+        Ok(Self { runner, run, shared, table, own: super::runner::unique(), journal })
     }
 
     pub(super) fn into_state(self) -> RunState {

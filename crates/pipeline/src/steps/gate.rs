@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use flowline_core::{Timestamp, digest::Digest, name::Person};
+use flowline_core::{Timestamp, digest::Digest, error::ErrorKind, name::Person};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,7 +16,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApprovalGate {
-    /// How many different people must approve; at least 1.
+    /// How many different people must approve: at least 1, and not more than there are in `by` if it names any. Anything else is refused when
+    /// the plan is made.
     pub quorum: usize,
     /// Whose approval counts; empty for everybody's.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -100,6 +101,14 @@ impl Step for ApprovalGateStep {
     }
 
     async fn preview(&self, spec: &ApprovalGate, _: &PreviewContext) -> Result<Preview, StepError> {
+        if spec.quorum == 0 || (!spec.by.is_empty() && spec.quorum > spec.by.len()) {
+            let problem = format!(
+                "the gate asks for {} approvals by {}, which is never or always; ask for 1 or more, and name as many people",
+                spec.quorum,
+                if spec.by.is_empty() { "anybody".to_owned() } else { format!("{} people", spec.by.len()) },
+            );
+            return Err(StepError::new(ErrorKind::Invalid, problem));
+        }
         let people = if spec.quorum == 1 { "1 person" } else { &format!("{} people", spec.quorum) };
         Ok(Preview::run(format!("waits until {people} approved this plan")))
     }

@@ -18,8 +18,12 @@ use flowline_core::{
 use flowline_pipeline::{
     Cancel, Pipeline, Plan, Registry, Runner, Sealed, Step,
     plan::{Planner, StepId},
-    run::{How, Phase, RunError},
-    step::{Action, Context, Effect, Fingerprint, Observed, Preview, PreviewContext, Spec, StepError},
+    run::{Ended, How, Phase, RunError, Why},
+    step::{
+        Action, Context, Effect, Fingerprint, FnStep, Function, Observed, Preview, PreviewContext, Spec,
+        StepError,
+    },
+    testkit::{Trial, crash_matrix},
 };
 use serde::{Deserialize, Serialize};
 
@@ -228,11 +232,11 @@ async fn what_moved_while_a_run_waited_is_refused_on_resuming_and_its_own_change
     let site = Site::new();
     let opened = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let ask = Arc::clone(&opened);
-    let gate = flowline_pipeline::step::Function::<(), ()>::new("gate", 1).unwrap();
+    let gate = Function::<(), ()>::new("gate", 1).unwrap();
     let mut registry = Registry::new();
     registry.built_as(flowline_core::digest::Digest::of("build"));
     registry.add(site.hosts.clone()).unwrap();
-    let step = flowline_pipeline::step::FnStep::pure(move |(): (), _| {
+    let step = FnStep::pure(move |(): (), _| {
         let open = ask.load(std::sync::atomic::Ordering::SeqCst);
         std::future::ready(if open { Ok(()) } else { Err(StepError::waiting("the gate is shut", None)) })
     });
@@ -248,13 +252,10 @@ async fn what_moved_while_a_run_waited_is_refused_on_resuming_and_its_own_change
     let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
     let (runner, id, cancel) = (site.runner(), run_id("one"), Cancel::new());
     let report = runner.run(&id, &plan, &cancel).await.unwrap();
-    assert!(matches!(report.ended, flowline_pipeline::run::Ended::Waiting { .. }), "{report:?}");
+    assert!(matches!(report.ended, Ended::Waiting { .. }), "{report:?}");
     // What the run did itself has moved rightly.
     assert_eq!(site.hosts.get("a.awesome.com").as_deref(), Some("newer"));
-    assert!(matches!(
-        runner.run(&id, &plan, &cancel).await.unwrap().ended,
-        flowline_pipeline::run::Ended::Waiting { .. }
-    ));
+    assert!(matches!(runner.run(&id, &plan, &cancel).await.unwrap().ended, Ended::Waiting { .. }));
     site.hosts.set("b.awesome.com", "elsewhere");
     opened.store(true, std::sync::atomic::Ordering::SeqCst);
     let RunError::Stale(moved) = runner.resume(&id, &cancel).await.unwrap_err() else { panic!("it moved") };
@@ -262,4 +263,184 @@ async fn what_moved_while_a_run_waited_is_refused_on_resuming_and_its_own_change
     // Put back, it goes on.
     site.hosts.set("b.awesome.com", "new");
     assert!(runner.resume(&id, &cancel).await.unwrap().succeeded());
+}
+
+/// Has one host point where another points.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Follow {
+    host: String,
+    leader: String,
+}
+
+impl Spec for Follow {
+    const KIND: &'static str = "follow";
+    type Input = ();
+    type Output = Option<String>;
+}
+
+#[derive(Debug, Clone, Default)]
+struct Followers(Hosts);
+
+#[async_trait]
+impl Step for Followers {
+    type Spec = Follow;
+
+    fn effect(&self, _: &Follow) -> Effect {
+        Effect::idempotent()
+    }
+
+    fn touches(&self, spec: &Follow) -> Vec<ResourceId> {
+        vec![ResourceId::of("host", &spec.host).unwrap()]
+    }
+
+    async fn preview(&self, spec: &Follow, _: &PreviewContext) -> Result<Preview, StepError> {
+        let (found, wanted) = (self.0.get(&spec.host), self.0.get(&spec.leader));
+        let observed = Observed {
+            resource: ResourceId::of("host", &spec.host).unwrap(),
+            action: if found == wanted { Action::Keep } else { Action::Update },
+            // Another view of the host than that of `Point`.
+            fingerprint: Fingerprint::of(&("follows", &found)).unwrap(),
+            details: Vec::new(),
+        };
+        let preview = Preview::of(format!("{} follows {}", spec.host, spec.leader), vec![observed]);
+        Ok(if found == wanted { preview.knowing(serde_json::to_value(found).unwrap()) } else { preview })
+    }
+
+    async fn run(&self, spec: &Follow, (): (), context: &Context) -> Result<Option<String>, StepError> {
+        context.say(format!("{} follows", spec.host));
+        let leader = self.0.get(&spec.leader);
+        self.0.set(&spec.host, leader.as_deref().unwrap_or_default());
+        Ok(leader)
+    }
+}
+
+impl Site {
+    /// A site with followers, and functions that say yes and which hosts there are.
+    fn following() -> Self {
+        let site = Self::new();
+        let mut registry = Registry::new();
+        registry.built_as(flowline_core::digest::Digest::of("build"));
+        registry.add(site.hosts.clone()).unwrap().add(Followers(site.hosts.clone())).unwrap();
+        let yes = FnStep::pure(|(): (), _| std::future::ready(Ok(true)));
+        registry.function(&Function::<(), bool>::new("yes", 1).unwrap(), yes);
+        let names = FnStep::pure(|(): (), _| std::future::ready(Ok(vec!["x".to_owned(), "y".to_owned()])));
+        registry.function(&Function::<(), Vec<String>>::new("names", 1).unwrap(), names);
+        Self { registry: Arc::new(registry), ..site }
+    }
+
+    async fn sealed(&self, pipeline: Pipeline) -> Sealed<Plan> {
+        let planner = Planner::new(Arc::clone(&self.registry), authority(), self.clock());
+        planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap()
+    }
+}
+
+fn follow(host: &str, leader: &str) -> Follow {
+    Follow { host: format!("{host}.awesome.com"), leader: format!("{leader}.awesome.com") }
+}
+
+fn point(host: &str, to: &str) -> Point {
+    Point { host: format!("{host}.awesome.com"), to: to.to_owned() }
+}
+
+#[tokio::test]
+async fn what_a_step_before_it_makes_needed_is_done_though_the_plan_found_it_as_it_should_be() {
+    let site = Site::following();
+    site.hosts.set("b.awesome.com", "old");
+    site.hosts.set("c.awesome.com", "old");
+    let mut pipeline = Pipeline::new("points", "storefront".parse().unwrap());
+    let first = pipeline.step("point", point("a", "new"));
+    let second = pipeline.step("follow", follow("b", "a"));
+    let third = pipeline.step("idle", follow("c", "c"));
+    pipeline.after(&second, &first).after(&third, &second);
+    let plan = site.sealed(pipeline).await;
+    assert_eq!(plan.plan().nodes()[1].action(), Action::Keep, "when it was planned both were old");
+    for recorded in [true, false] {
+        site.hosts.set("a.awesome.com", "old");
+        site.hosts.set("b.awesome.com", "old");
+        let (runner, cancel) = (site.runner(), Cancel::new());
+        let report = match recorded {
+            true => runner.run(&run_id("one"), &plan, &cancel).await.unwrap(),
+            false => runner.run_unrecorded(&run_id("two"), &plan, &cancel).await.unwrap(),
+        };
+        assert!(report.succeeded(), "{report:?}");
+        assert_eq!(site.hosts.get("b.awesome.com").as_deref(), Some("new"), "recorded: {recorded}");
+        let how = |id: &str| match &report.state.step(&StepId::new(id).unwrap()).unwrap().phase {
+            Phase::Finished { how, why, output, .. } => (*how, why.to_string(), output.clone()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(how("follow"), (How::Ran, "it was its turn".to_owned(), "new".into()));
+        // What is still as it should be when its turn comes is not run.
+        assert_eq!(how("idle"), (How::Skipped, Why::AsItShouldBe.to_string(), "old".into()));
+        if recorded {
+            assert_eq!(how("point").1, "it changes `host:a.awesome.com`");
+            assert_eq!(runner.state(&run_id("one")).await.unwrap(), report.state);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_template_and_a_condition_are_asked_before_a_step_is_found_not_needed() {
+    let site = Site::following();
+    site.hosts.set("a.awesome.com", "new");
+    let yes = Function::<(), bool>::new("yes", 1).unwrap();
+    let names = Function::<(), Vec<String>>::new("names", 1).unwrap();
+    let mut pipeline = Pipeline::new("points", "storefront".parse().unwrap());
+    let yes = pipeline.call("yes", &yes, ());
+    let some = pipeline.when(&yes, |pipeline| pipeline.step("when", follow("b", "a")));
+    let names = pipeline.call("names", &names, ());
+    let each = pipeline.each("each", follow("b", "a"), &names, 5, |_| ());
+    let plan = site.sealed(pipeline).await;
+    let report = site.runner().run(&run_id("one"), &plan, &Cancel::new()).await.unwrap();
+    assert!(report.succeeded(), "{report:?}");
+    assert_eq!(report.state.output(&some).unwrap(), Some(Some(Some("new".to_owned()))));
+    let outputs = report.state.output(&each).unwrap().unwrap();
+    assert_eq!(outputs.keys().collect::<Vec<_>>(), ["x", "y"], "a template gives a map by key");
+    let first = report.state.steps().next().unwrap().0;
+    assert_ne!(first.as_str(), "when", "the condition came first");
+}
+
+#[tokio::test]
+async fn two_steps_may_look_at_one_resource_in_ways_of_their_own() {
+    let site = Site::following();
+    let mut pipeline = Pipeline::new("points", "storefront".parse().unwrap());
+    let first = pipeline.step("point", point("a", "newer"));
+    let second = pipeline.step("follow", follow("a", "b"));
+    pipeline.after(&second, &first);
+    let plan = site.sealed(pipeline).await;
+    let report = site.runner().run(&run_id("one"), &plan, &Cancel::new()).await.unwrap();
+    assert!(report.succeeded(), "{report:?}");
+    assert_eq!(site.hosts.get("a.awesome.com").as_deref(), Some("new"));
+    // Either of them notices what moved.
+    let error = site.runner().run(&run_id("two"), &plan, &Cancel::new()).await.unwrap_err();
+    assert!(matches!(&error, RunError::Stale(moved) if moved.len() == 1), "{error}");
+}
+
+#[tokio::test]
+async fn after_a_crash_a_run_does_not_take_its_own_change_for_somebody_elses() {
+    let report = crash_matrix(async |clock| {
+        let site = Site::following();
+        site.hosts.set("c.awesome.com", "older");
+        let mut pipeline = Pipeline::new("points", "storefront".parse().unwrap());
+        let first = pipeline.step("point", point("a", "newer"));
+        let second = pipeline.step("follow", follow("b", "a"));
+        let third = pipeline.step("again", follow("a", "c"));
+        pipeline.after(&second, &first).after(&third, &second);
+        let planner = Planner::new(Arc::clone(&site.registry), authority(), clock);
+        let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+        let hosts = site.hosts.clone();
+        let check = move |_: &Ended| {
+            let found = ["a", "b"].map(|host| hosts.get(&format!("{host}.awesome.com")).unwrap());
+            if found == ["older", "newer"] { Ok(()) } else { Err(format!("{found:?}")) }
+        };
+        Trial {
+            registry: site.registry,
+            authority: authority(),
+            plan,
+            rollback: false,
+            check: Box::new(check),
+            wrap_store: None,
+        }
+    })
+    .await;
+    report.unwrap_or_else(|violation| panic!("{violation}"));
 }

@@ -15,14 +15,17 @@ use flowline_core::{
     SignedDuration,
     clock::{Clock, ManualClock},
     digest::Digest,
+    event::Recorded,
     id::{Key, RunId},
     lease::{Claim, Leases, StoreLeases},
-    store::{MemoryStore, Store},
+    store::{
+        Batch, Committed, Document, EventQuery, MemoryStore, Position, Store, StoreCapabilities, StoreError,
+    },
 };
 use flowline_pipeline::{
     Cancel, Pipeline, Registry, Runner,
     plan::{Limits, Plan, Planner, Policy, Sealed},
-    run::{Cause, CollectingReporter, Ended},
+    run::{Cause, CollectingReporter, Ended, OnFailure, Phase},
     step::{Context, FnStep, Function, StepError},
 };
 
@@ -280,4 +283,136 @@ async fn a_lock_that_was_lost_fails_its_step_and_the_new_holder_keeps_it() {
     };
     assert!(error.contains("lost a lock") && error.contains("bob"), "{error}");
     assert_eq!(bench.leases().holder(stolen.key()).await.unwrap().unwrap().holder, "bob");
+}
+
+/// `policy` with this time to queue and the default tries.
+fn queueing(mut policy: Policy, ms: u64) -> Policy {
+    policy.limits = Limits { queue_ms: Some(ms), ..Limits::default() };
+    policy.retry = Some(flowline_pipeline::plan::Retry::default());
+    policy
+}
+
+#[tokio::test]
+async fn a_step_that_queued_for_too_long_is_not_tried_again_and_was_never_started() {
+    let mut bench = Bench::new();
+    let once = FnStep::once(|(): (), _| std::future::ready(Ok(())));
+    bench.registry.function(&bench.work, once);
+    let plan = bench.plan(&[("deploy", queueing(locking(&["production"]), 5_000))]).await;
+    let claim = Claim::new(lock("production"), "ann", SignedDuration::from_secs(60), "a repair by hand");
+    let held = bench.leases().acquire(&claim).await.unwrap();
+    let runner = bench.runner().on_failure(OnFailure::Stop);
+    let (run, cancel) = (id("one"), Cancel::new());
+    for refused in 1..=2 {
+        let mut walk = pin!(runner.run(&run, &plan, &cancel));
+        for _ in 0..5 {
+            assert!(some(walk.as_mut(), 20).await.is_pending());
+            bench.manual.advance(SignedDuration::from_secs(1));
+        }
+        let Poll::Ready(report) = some(walk.as_mut(), 100).await else { panic!("it waits for ever") };
+        let report = report.unwrap();
+        let Ended::Stopped { cause } = &report.ended else { panic!("{report:?}") };
+        assert!(cause.to_string().contains("waited longer than it may"), "{cause}");
+        let (_, step) = report.state.steps().next().unwrap();
+        assert_eq!((step.attempts, step.refused), (0, refused));
+        assert!(matches!(step.phase, Phase::Failed { started: false, .. }), "{step:?}");
+        assert_eq!(runner.state(&run).await.unwrap(), report.state);
+    }
+    // Nobody need be asked about what never started.
+    bench.leases().release(&held).await.unwrap();
+    assert!(runner.resume(&run, &cancel).await.unwrap().succeeded());
+}
+
+/// A store that says who holds a lock only when it is let.
+#[derive(Debug)]
+struct Slow {
+    store: Arc<dyn Store>,
+    lets: Arc<tokio::sync::Semaphore>,
+}
+
+#[async_trait::async_trait]
+impl Store for Slow {
+    fn capabilities(&self) -> StoreCapabilities {
+        self.store.capabilities()
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        self.store.commit(batch).await
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Document>, StoreError> {
+        if key.as_str().starts_with("lease/lock/") {
+            self.lets.acquire().await.unwrap().forget();
+        }
+        self.store.read(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<(Key, Document)>, StoreError> {
+        self.store.list(prefix).await
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Vec<Recorded>, StoreError> {
+        self.store.events(query).await
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.store.head().await
+    }
+
+    async fn changed(&self, after: Position) -> Result<Position, StoreError> {
+        self.store.changed(after).await
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_runs_out_while_a_lock_is_being_tried_counts() {
+    let mut bench = Bench::new();
+    let claim = Claim::new(lock("production"), "ann", SignedDuration::from_secs(60), "a repair by hand");
+    let _held = bench.leases().acquire(&claim).await.unwrap();
+    let lets = Arc::new(tokio::sync::Semaphore::new(0));
+    bench.store = Arc::new(Slow { store: Arc::clone(&bench.store), lets: Arc::clone(&lets) });
+    for limits in [
+        Limits { queue_ms: Some(5_000), ..Limits::default() },
+        Limits { total_ms: Some(5_000), ..Limits::default() },
+    ] {
+        let mut policy = locking(&["production"]);
+        policy.limits = limits;
+        let plan = bench.plan(&[("deploy", policy)]).await;
+        let (runner, run, cancel) =
+            (bench.runner(), id(&format!("run-{}", limits.queue_ms.is_some())), Cancel::new());
+        let mut walk = pin!(runner.run(&run, &plan, &cancel));
+        assert!(some(walk.as_mut(), 20).await.is_pending());
+        bench.manual.advance(SignedDuration::from_secs(5));
+        assert!(some(walk.as_mut(), 20).await.is_pending(), "nobody has said yet whether it is free");
+        lets.add_permits(1);
+        let Poll::Ready(report) = some(walk.as_mut(), 100).await else { panic!("it waits for ever") };
+        let Ended::Undone { cause, .. } = report.unwrap().ended else { panic!("it is undone") };
+        assert!(cause.to_string().contains("waited longer than it may"), "{cause}");
+    }
+}
+
+#[tokio::test]
+async fn a_semaphore_has_a_sane_number_of_permits() {
+    let bench = Bench::new();
+    let planner = Planner::new(Arc::new(bench.registry.clone()), authority(), Arc::clone(&bench.clock));
+    let draft = |count| {
+        let mut pipeline = Pipeline::new("locked", "storefront".parse().unwrap());
+        let output = pipeline.call("a", &bench.work, ());
+        pipeline.policy(&output, permits("uploads", count));
+        pipeline.draft().unwrap()
+    };
+    assert!(planner.plan(&draft(Policy::MAX_PERMITS)).await.is_ok());
+    let error = planner.plan(&draft(u32::MAX)).await.unwrap_err();
+    insta::assert_snapshot!(error, @"step `a` shares the 4294967295 permits of `uploads`, and a semaphore has 1000 at most; each permit is a lease that is looked at");
+}
+
+#[tokio::test]
+async fn two_walks_that_are_not_recorded_do_not_share_their_locks() {
+    let bench = Bench::new();
+    let plan = bench.plan(&[("a", locking(&["x"])), ("b", locking(&["x"]))]).await;
+    let (first, second) = (bench.runner(), bench.runner());
+    let (run, cancel) = (id("one"), Cancel::new());
+    let (one, two) =
+        tokio::join!(first.run_unrecorded(&run, &plan, &cancel), second.run_unrecorded(&run, &plan, &cancel));
+    assert!(one.unwrap().succeeded() && two.unwrap().succeeded());
+    assert_eq!((bench.most.load(Ordering::SeqCst), bench.now.load(Ordering::SeqCst)), (1, 0));
 }

@@ -66,13 +66,13 @@ async fn every_step_runs_once_and_outputs_flow() {
     insta::assert_snapshot!(reporter.lines().join("\n").replace(&sealed.digest().short(), "PLAN"), @r"
     run deploy-7: 4 steps of plan PLAN
     a: started
-    a: finished
+    a: finished; it was its turn
     b: started
     c: started
-    b: finished
-    c: finished
+    b: finished; it was its turn
+    c: finished; it was its turn
     d: started
-    d: finished
+    d: finished; it was its turn
     run succeeded
     ");
     // The state is what the journal says.

@@ -356,3 +356,33 @@ async fn unrecorded_a_plan_is_walked_the_same_way_and_leaves_nothing() {
     let report = self::runner(&registry, &store).run_unrecorded(&run, &plan, &Cancel::new()).await.unwrap();
     assert!(matches!(report.ended, Ended::Undone { .. }), "{report:?}");
 }
+
+#[tokio::test]
+async fn a_condition_that_says_neither_yes_nor_no_is_asked_again_and_nothing_was_started() {
+    let (asks, step) = (function::<(), serde_json::Value>("asks"), function::<(), ()>("step"));
+    let (mut registry, calls) = (registry(), Arc::new(AtomicUsize::new(0)));
+    registry.function(&asks, FnStep::pure(|(): (), _| std::future::ready(Ok("yes".into()))));
+    let counted = Arc::clone(&calls);
+    let once = FnStep::once(move |(): (), _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok(()))
+    });
+    registry.function(&step, once);
+    let mut pipeline = pipeline();
+    let asked = pipeline.call("asks", &asks, ());
+    pipeline.when(&asked.part(""), |pipeline| pipeline.call("step", &step, ()));
+    let plan = sealed(&registry, pipeline).await;
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let runner = runner(&registry, &store).on_failure(flowline_pipeline::run::OnFailure::Stop);
+    for refused in 1..=3 {
+        let report = run(&runner, "r1", &plan).await;
+        let Ended::Stopped { cause } = &report.ended else { panic!("{report:?}") };
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(cause, @r#"step `step` failed: its condition, step `asks`, gave "yes" instead of yes or no"#);
+        }
+        let step = report.state.step(&StepId::new("step").unwrap()).unwrap();
+        assert_eq!((step.attempts, step.refused), (0, refused));
+        assert_eq!(runner.state(&report.run).await.unwrap(), report.state);
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
