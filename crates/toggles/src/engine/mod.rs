@@ -35,6 +35,7 @@ pub use observe::{Came, Nobody, Observer, Part, Step, Trace};
 pub use result::{Ask, Evaluation, Failure, Stage};
 pub use ruleset::{Changes, FlagView, Ruleset, RulesetBuilder};
 pub(crate) use scratch::Scratch;
+pub(crate) use time::of_milliseconds;
 pub use time::rfc3339;
 pub(crate) use version::{Operand, Packed, parse as parse_version};
 pub(crate) use words::WordSet;

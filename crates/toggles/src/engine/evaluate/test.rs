@@ -140,9 +140,11 @@ fn tested_by_value(test: &TestNode, value: &Value, prepared: Option<&Prepared>) 
     if test.any_element
         && let Value::List(elements) = value
     {
+        // Null is nothing to most operators, but equals a null that is asked for.
+        let counts = |element: &Value| !element.is_null() || matches!(test.op, Op::Equals(_));
         let any = elements
             .iter()
-            .any(|element| !element.is_null() && compared(&test.op, element, None) == Some(Truth::True));
+            .any(|element| counts(element) && compared(&test.op, element, None) == Some(Truth::True));
         return Truth::from(any).negated_if(test.negate);
     }
     match compared(&test.op, value, prepared) {
