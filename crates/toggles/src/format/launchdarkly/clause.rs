@@ -3,15 +3,25 @@
 use super::{document, reference::Reference};
 use crate::{
     context::USER,
-    engine::rfc3339,
+    engine::{of_milliseconds, rfc3339},
     format::reading::Text,
     model::{Comparison, Condition, Lists, Operator, Subject, Test, Texts, Truth, VersionDialect},
     value::{Name, Value},
 };
 
-/// The kind that a text names; by default the user.
-pub(super) fn kind(text: Option<&str>) -> Name {
-    Name::new(text.filter(|text| !text.is_empty()).unwrap_or(USER))
+/// The kind that a document names. An empty text names none: it says no more than an absent one.
+pub(super) fn named<'t>(text: Option<&'t Text<'_>>) -> Option<&'t str> {
+    text.map(Text::as_str).filter(|text| !text.is_empty())
+}
+
+/// The same of a name.
+pub(super) fn given(kind: Option<Name>) -> Option<Name> {
+    kind.filter(|kind| !kind.text().is_empty())
+}
+
+/// The kind that is named; by default the user.
+pub(super) fn kind(named: Option<&str>) -> Name {
+    Name::new(named.unwrap_or(USER))
 }
 
 /// The key of the context of `kind` is one of `values`.
@@ -33,7 +43,8 @@ pub(super) fn compile(clause: document::Clause<'_>, warn: &mut dyn FnMut(String)
         let any = Condition::Any(segments.collect());
         return if negate { Condition::Not(Box::new(any)) } else { any };
     }
-    let reference = match Reference::read(attribute.as_str(), context_kind.is_some()) {
+    let given = named(context_kind.as_ref());
+    let reference = match Reference::read(attribute.as_str(), given.is_some()) {
         Ok(reference) => reference,
         Err(invalid) => {
             warn(format!(
@@ -44,11 +55,7 @@ pub(super) fn compile(clause: document::Clause<'_>, warn: &mut dyn FnMut(String)
             return Condition::Constant(Truth::Broken);
         }
     };
-    let subject = if reference.is_kind() {
-        Some(Subject::Kinds)
-    } else {
-        reference.subject(&kind(context_kind.as_ref().map(Text::as_str)))
-    };
+    let subject = if reference.is_kind() { Some(Subject::Kinds) } else { reference.subject(&kind(given)) };
     let Some(subject) = subject else { return Condition::NEVER };
     // Of what is missing, a pattern or version that makes no sense does not hold, negated or not.
     let may_be_invalid = op.as_str() == "matches" || op.as_str().starts_with("semVer");
@@ -154,13 +161,7 @@ fn comparison(op: &str) -> Comparison {
 fn moment(value: &Value) -> Option<flowline_core::Timestamp> {
     match value {
         Value::Text(text) => rfc3339(text),
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "out of range ends up out of a timestamp's range"
-        )]
-        Value::Number(number) => {
-            flowline_core::Timestamp::from_millisecond(number.as_f64().trunc() as i64).ok()
-        }
+        Value::Number(number) => of_milliseconds(number.as_f64()),
         _ => None,
     }
 }

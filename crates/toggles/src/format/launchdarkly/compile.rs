@@ -105,15 +105,16 @@ impl Compiler<'_> {
         }
         let mut rules = Vec::with_capacity(contexts.len());
         for (index, target) in contexts.into_iter().enumerate() {
-            let kind = target.context_kind.filter(|kind| !kind.text().is_empty());
-            let kind = kind.unwrap_or_else(|| user.clone());
-            let mut values = target.values;
-            if values.is_empty() && kind == user {
-                // Of several entries for one variation the first counts, and a second entry here finds nothing new.
+            let kind = clause::given(target.context_kind).unwrap_or_else(|| user.clone());
+            let values = if kind == user {
+                // Users stand in `targets`, whatever stands here: this entry only says in which order they are asked. Of several entries for one
+                // variation the first counts, and a second entry here finds nothing new.
                 let same = targets.iter_mut().find(|one| one.variation == target.variation);
                 let Some(same) = same else { continue };
-                values = std::mem::take(&mut same.values);
-            }
+                std::mem::take(&mut same.values)
+            } else {
+                target.values
+            };
             let then = self.variant(target.variation, &format!("contextTargets/{index}"), variants);
             rules.push(Rule::new(clause::keys(kind, values), then));
         }
@@ -167,11 +168,11 @@ impl Compiler<'_> {
             return self.malformed(at, "the rollout has no variations".to_owned());
         }
         let experiment = rollout.kind.as_str() == "experiment";
-        let with_kind = rollout.context_kind.is_some();
-        let kind = clause::kind(rollout.context_kind.as_ref().map(Text::as_str));
+        let given = clause::named(rollout.context_kind.as_ref());
+        let kind = clause::kind(given);
         let by = rollout.bucket_by.as_ref().map(Text::as_str).filter(|_| !experiment);
         let prefix = rollout.seed.map_or_else(|| prefix.to_owned(), |seed| seed.0.to_string());
-        let bucketing = match bucketing(by, with_kind, &kind, &prefix) {
+        let bucketing = match bucketing(by, given.is_some(), &kind, &prefix) {
             Ok(bucketing) => bucketing,
             Err(problem) => return self.malformed(at, problem),
         };
@@ -210,9 +211,10 @@ impl Compiler<'_> {
             let at = format!("rules/{index}");
             let mut all = self.clauses(rule.clauses, &at);
             if let Some(weight) = rule.weight {
-                let kind = clause::kind(rule.rollout_context_kind.as_ref().map(Text::as_str));
+                let given = clause::named(rule.rollout_context_kind.as_ref());
+                let kind = clause::kind(given);
                 let by = rule.bucket_by.as_ref().map(Text::as_str);
-                all.push(match bucketing(by, rule.rollout_context_kind.is_some(), &kind, &prefix) {
+                all.push(match bucketing(by, given.is_some(), &kind, &prefix) {
                     Ok(bucketing) => {
                         Condition::Share(Share { bucketing, ranges: vec![Range::below(weight / WHOLE)] })
                     }
@@ -225,7 +227,7 @@ impl Compiler<'_> {
             rules.push(Condition::All(all));
         }
         let (first, excluded) = if segment.unbounded {
-            let kind = segment.unbounded_context_kind.unwrap_or_else(|| clause::kind(None));
+            let kind = clause::given(segment.unbounded_context_kind).unwrap_or_else(|| clause::kind(None));
             let (Some(store), Some(generation)) = (self.big, segment.generation) else {
                 self.warn(
                     "unbounded",
@@ -252,7 +254,7 @@ impl Compiler<'_> {
 
 fn members(contexts: Vec<document::Members>, users: Vec<Name>) -> Vec<Condition> {
     let contexts = contexts.into_iter().map(|members| {
-        let kind = members.context_kind.unwrap_or_else(|| clause::kind(None));
+        let kind = clause::given(members.context_kind).unwrap_or_else(|| clause::kind(None));
         clause::keys(kind, members.values)
     });
     let users = (!users.is_empty()).then(|| clause::keys(clause::kind(None), users));

@@ -196,3 +196,66 @@ fn a_negated_pattern_that_makes_no_sense_is_false_of_what_is_missing() {
     assert!(!ruleset.is_on("f", &Context::new("u"), &fixed));
     assert!(ruleset.is_on("f", &Context::new("u").with("x", "a"), &fixed));
 }
+
+#[test]
+fn an_empty_kind_is_no_kind() {
+    let ruleset = read(
+        r#"{"flags": {"f": {"on": true, "variations": ["fall", "rule"], "fallthrough": {"variation": 0}, "rules": [
+        {"clauses": [{"attribute": "/a/b", "contextKind": "", "op": "in", "values": ["x"]}], "variation": 1},
+        {"clauses": [{"op": "segmentMatch", "values": ["s"]}], "rollout": {"contextKind": "", "bucketBy": "//", "variations": [
+            {"variation": 1, "weight": 100000}]}}]}},
+        "segments": {"s": {"includedContexts": [{"contextKind": "", "values": ["in"]}],
+            "rules": [{"clauses": [], "weight": 100000, "bucketBy": "/", "rolloutContextKind": ""}]}}}"#,
+    );
+    let says = |context: &str| detail(&ruleset, "f", &of(context));
+    let rule = |index| format!(r#"Some("rule") Some(1) {{"kind":"RULE_MATCH","ruleIndex":{index}}}"#);
+    // Without a kind an attribute is a plain name.
+    assert_eq!(says(r#"{"kind": "user", "key": "u", "/a/b": "x", "a": {"b": "y"}}"#), rule(0));
+    assert_eq!(says(r#"{"kind": "user", "key": "u", "a": {"b": "x"}}"#), rule(1));
+    assert_eq!(says(r#"{"kind": "user", "key": "in"}"#), rule(1));
+}
+
+#[test]
+fn users_are_targeted_by_targets_alone() {
+    let ruleset = read(
+        r#"{"flags": {"f": {"on": true, "variations": ["fall", "one", "two"], "fallthrough": {"variation": 0},
+        "targets": [{"values": ["a", "b"], "variation": 2}, {"values": ["b", "c"], "variation": 1}],
+        "contextTargets": [{"values": ["d"], "variation": 1}, {"contextKind": "org", "values": ["a"], "variation": 1},
+            {"contextKind": "user", "values": ["c"], "variation": 2}, {"contextKind": "user", "values": ["e"], "variation": 0}]}}}"#,
+    );
+    let says = |kind: &str, key: &str| {
+        detail(&ruleset, "f", &of(&format!(r#"{{"kind": "{kind}", "key": "{key}"}}"#)))
+    };
+    let target = |value, index| format!(r#"Some("{value}") Some({index}) {{"kind":"TARGET_MATCH"}}"#);
+    assert_eq!(says("user", "a"), target("two", 2));
+    // The order is that of the targets of contexts.
+    assert_eq!(says("user", "b"), target("one", 1));
+    assert_eq!(says("user", "c"), target("one", 1));
+    assert_eq!(says("org", "a"), target("one", 1));
+    for other in ["d", "e"] {
+        assert_eq!(says("user", other), r#"Some("fall") Some(0) {"kind":"FALLTHROUGH"}"#);
+    }
+}
+
+#[test]
+fn values_of_clauses_may_lie_at_the_end_of_time_or_be_null() {
+    let clause = |clause: &str| {
+        read(&format!(
+            r#"{{"flags": {{"f": {{"on": true, "variations": [false, true], "fallthrough": {{"variation": 0}},
+            "rules": [{{"clauses": [{clause}], "variation": 1}}]}}}}}}"#
+        ))
+    };
+    let holds = |ruleset: &Ruleset, value: &str| {
+        let context = of(&format!(r#"{{"kind": "user", "key": "u", "a": {value}}}"#));
+        detail(ruleset, "f", &context).contains("RULE_MATCH")
+    };
+    for end in [r#""9999-12-31T23:59:59Z""#, "253402300799000", "1e18"] {
+        let before = clause(&format!(r#"{{"attribute": "a", "op": "before", "values": [{end}]}}"#));
+        assert!(holds(&before, r#""2026-01-31T08:00:00Z""#) && holds(&before, "0"), "{end}");
+        assert!(!holds(&before, r#""9999""#) && !holds(&before, "true"), "{end}");
+    }
+    let null = clause(r#"{"attribute": "a", "op": "in", "values": ["x", null]}"#);
+    assert!(holds(&null, "[1, null]") && !holds(&null, "null") && !holds(&null, "[1]"));
+    let other = clause(r#"{"attribute": "a", "op": "startsWith", "values": [null, ""]}"#);
+    assert!(!holds(&other, "[null]"));
+}
