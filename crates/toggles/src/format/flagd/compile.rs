@@ -93,7 +93,10 @@ impl Shared<'_> {
             _ => false,
         };
         if !is_operation {
-            return Err("its targeting is no operation".to_owned());
+            let problem = "it is no operation";
+            warnings.push(Warning::of(key, "targeting", format!("{problem}; the flag is an error")));
+            compiled.fault = Some(Fault::new(FaultCode::ParseError, "the targeting is no operation"));
+            return Ok(compiled);
         }
         let mut compiler = Compiler {
             generation: self.front.generation,

@@ -240,12 +240,15 @@ impl Fractional {
 
 /// A bucket's variant and weight; `None` if it makes no sense.
 fn bucket(value: &Value) -> Option<(Value, u32)> {
-    let list = value.as_list()?;
-    let variant = list.first()?;
+    let (variant, weight) = match value.as_list()? {
+        [variant] => (variant, None),
+        [variant, weight] => (variant, Some(weight)),
+        _ => return None,
+    };
     if matches!(variant, Value::List(_) | Value::Object(_)) {
         return None;
     }
-    let weight = match list.get(1) {
+    let weight = match weight {
         None | Some(Value::Null) => 1,
         Some(weight @ Value::Number(_)) => u32::try_from(weight.as_i64()?.max(0)).ok()?,
         Some(_) => return None,

@@ -270,6 +270,8 @@ fn a_fractional_that_makes_no_sense_decides_nothing() {
         (r#"[["a"], "b"]"#, "all"),
         (r#"[[], ["b"]]"#, "all"),
         (r#"[[["a"], 1]]"#, "all"),
+        (r#"[["a", 1, 1]]"#, "all"),
+        (r#"[{"var": "three"}, ["a"]]"#, "all"),
         ("[]", "all"),
         (r#"["key"]"#, "all"),
         ("[[null, 1]]", "all"),
@@ -286,7 +288,8 @@ fn a_fractional_that_makes_no_sense_decides_nothing() {
             };
             let ruleset =
                 read(&Flagd::new(generation), &targeted(&format!(r#"{{"fractional": {targeting}}}"#)));
-            let context = Context::new("u").with("n", 7);
+            let three = Value::list(["a".into(), 1.into(), 1.into()]);
+            let context = Context::new("u").with("n", 7).with("three", three);
             let expected = if nothing { "\"d\" DEFAULT" } else { "\"a\" TARGETING_MATCH" };
             assert_eq!(said(&ruleset, &context), expected, "{targeting} {generation:?}");
         }
@@ -400,23 +403,26 @@ fn types_are_those_of_values_and_whole_numbers_are_both() {
 fn metadata_of_the_set_lies_under_the_flags_own_and_comes_with_errors() {
     let text = r#"{"metadata": {"a": "set", "b": 1, "c": {}}, "flags": [
         {"key": "own", "state": "ENABLED", "variants": {}, "metadata": {"b": true, "d": null}},
-        {"key": "wrong", "variants": 7}, {"variants": {}}]}"#;
+        {"key": "wrong", "variants": 7}, {"variants": {}},
+        {"key": "aimless", "variants": {}, "targeting": "b", "metadata": {"b": true}}]}"#;
     let ruleset = Ruleset::compile(Flagd::default().read(text).unwrap());
     let (context, fixed) = (Context::new("u"), Fixed::default());
     let metadata = |flag: &str| {
         format!("{:?}", Resolution::of(&ruleset, flag, ValueType::Any, &context, &fixed).metadata)
     };
-    let mut said: Vec<_> = ["own", "wrong", "unknown"].iter().map(|flag| metadata(flag)).collect();
+    let mut said: Vec<_> = ["own", "wrong", "aimless", "unknown"].iter().map(|flag| metadata(flag)).collect();
     said.extend(ruleset.warnings().iter().map(ToString::to_string));
     said.push(format!("{:?}", ruleset.facts()));
     insta::assert_snapshot!(said.join("\n"), @r#"
     Some({"a": "set", "b": true})
     Some({"a": "set", "b": 1})
+    Some({"a": "set", "b": true})
     None
     metadata/c: it is neither text, number nor boolean and is left out
     flagd:3:57: flags/2: missing field `key`; the flag is skipped
     flag `own`, metadata/d: it is neither text, number nor boolean and is left out
     flagd:3:9: flag `wrong`: its variants are a number, not an object; the flag is an error
+    flag `aimless`, targeting: it is no operation; the flag is an error
     {"a": "set", "b": 1, "flagd.fractional": "v2"}
     "#);
 }
