@@ -1,7 +1,7 @@
 //! Does a step give the same on a laptop, in a container and over SSH? `cargo run --features container,ssh --example 08_portable`.
 //!
-//! The container runs on Podman and the other host is an sshd on loopback, both started here and gone afterwards. Where one of them is
-//! missing, the example says so and goes on without it.
+//! Alone it compares this host with itself. Tell it what else there is, and it compares with that too:
+//! `-- container SOCKET IMAGE@DIGEST` (the socket of Podman or Docker) and `-- ssh USER@HOST KNOWN_HOSTS`, or both in a row.
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
 use std::{path::Path, sync::Arc};
@@ -13,7 +13,7 @@ use flowline::{
     },
     pipeline::{
         Pipeline,
-        exec::{Executor, LocalExecutor},
+        exec::{ContainerExecutor, Engine, Executor, LocalExecutor, SshExecutor, SshHost},
         plan::Planner,
         portability::{Side, check},
         run::Cancel,
@@ -21,17 +21,6 @@ use flowline::{
         steps::{self, RunCommand},
     },
 };
-
-#[path = "../crates/pipeline/tests/it/places.rs"]
-#[expect(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "what the tests start, borrowed"
-)]
-mod places;
 
 /// The deployer's steps, with commands running through `executor`.
 fn side(name: &str, executor: impl Executor + 'static) -> Result<Side, Box<dyn std::error::Error>> {
@@ -60,14 +49,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("words.txt"), "promotion\nartifact\nenvironment\n")?;
 
-    let (podman, sshd) = (places::Podman::start(), places::Sshd::start());
     let laptop = side("laptop", LocalExecutor::new(Arc::clone(&clock)))?;
     let mut others = Vec::new();
-    if let Some(podman) = &podman {
-        others.push(side("container", podman.executor().await)?);
-    }
-    if let Some(sshd) = &sshd {
-        others.push(side("other host", sshd.executor())?);
+    let mut words = std::env::args().skip(1);
+    while let Some(kind) = words.next() {
+        let (Some(place), Some(detail)) = (words.next(), words.next()) else {
+            return Err(format!("`{kind}` needs two words after it").into());
+        };
+        others.push(match &*kind {
+            "container" => {
+                let engine = Engine::connect(place).await?;
+                side("container", ContainerExecutor::new(engine, detail.parse()?, Arc::clone(&clock)))?
+            }
+            "ssh" => side("other host", SshExecutor::new(SshHost::new(&place, detail)?, Arc::clone(&clock)))?,
+            _ => return Err(format!("`{kind}`: `container` or `ssh`").into()),
+        });
     }
     if others.is_empty() {
         others.push(Side { name: "laptop again".to_owned(), ..laptop.clone() });

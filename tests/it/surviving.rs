@@ -35,8 +35,10 @@ fn killed_at_every_journal_boundary_it_comes_to_the_same_end() {
 
 #[test]
 fn killed_at_random_moments_it_comes_to_the_same_end() {
-    let seed = std::process::id().into();
-    println!("seed {seed}");
+    #[expect(clippy::disallowed_methods, reason = "a developer may say which moments")]
+    let given = std::env::var("FLOWLINE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| std::process::id().into());
+    println!("seed {seed}; FLOWLINE_SEED={seed} takes the same again");
     killed_at_random_moments(seed, 20);
 }
 

@@ -40,8 +40,17 @@ impl MessageStep {
         Self { dir: dir.into() }
     }
 
-    fn file(&self, spec: &Message) -> PathBuf {
-        self.dir.join(&spec.name)
+    /// The file of a message. A name comes from outside, so it is looked at before it becomes part of a path.
+    ///
+    /// # Errors
+    /// `Invalid` for a name with anything but ASCII letters, digits and `-`.
+    pub fn file(&self, spec: &Message) -> Result<PathBuf, StepError> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if spec.name.is_empty() || !spec.name.bytes().all(fits) {
+            let said = format!("`{}` names no message; use letters, digits and `-`", spec.name);
+            return Err(StepError::new(ErrorKind::Invalid, said));
+        }
+        Ok(self.dir.join(&spec.name))
     }
 
     /// Where what was there before is kept, for as long as the run may be undone.
@@ -67,7 +76,7 @@ impl Step for MessageStep {
     }
 
     async fn preview(&self, spec: &Message, _: &PreviewContext) -> Result<Preview, StepError> {
-        let found = read(&self.file(spec))?;
+        let found = read(&self.file(spec)?)?;
         let action = match &found {
             None => Action::Create,
             Some(found) if *found == spec.text => Action::Keep,
@@ -84,7 +93,7 @@ impl Step for MessageStep {
 
     async fn run(&self, spec: &Message, (): (), context: &Context) -> Result<(), StepError> {
         context.granted(&resource(spec)?)?;
-        let (file, before) = (self.file(spec), self.before(spec, context));
+        let (file, before) = (self.file(spec)?, self.before(spec, context));
         // First what was there, once: an attempt that was cut short must not take its own text for it.
         if read(&before)?.is_none() {
             let found = read(&file)?.map_or_else(|| "-".to_owned(), |found| format!("+{found}"));
@@ -95,7 +104,7 @@ impl Step for MessageStep {
 
     async fn undo(&self, spec: &Message, _: Option<()>, context: &Context) -> Result<(), StepError> {
         context.granted(&resource(spec)?)?;
-        let (file, before) = (self.file(spec), self.before(spec, context));
+        let (file, before) = (self.file(spec)?, self.before(spec, context));
         // Without it, the effect never happened or is undone already.
         let Some(found) = read(&before)? else { return Ok(()) };
         match found.strip_prefix('+') {

@@ -28,6 +28,14 @@ async fn the_step_keeps_every_promise_where_there_was_a_message_before() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+#[test]
+fn a_name_that_leads_out_of_the_directory_is_refused() {
+    for name in ["../motd", "a/b", "..", "a.b", ""] {
+        let spec = Message { name: name.to_owned(), text: String::new() };
+        assert!(MessageStep::new("/srv").file(&spec).is_err(), "{name}");
+    }
+}
+
 fn nice() -> NiceExecutor {
     let local = LocalExecutor::new(Arc::new(SystemClock)).with_grace(SignedDuration::from_millis(300));
     NiceExecutor::new(Arc::new(local), 10)

@@ -89,13 +89,13 @@ async fn a_request_in_flight_finishes_on_its_old_target_and_holds_the_drain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutting_down_lets_requests_finish_and_then_refuses() {
-    let entered = Arc::new(Notify::new());
-    let said_entered = Arc::clone(&entered);
+    let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (said_entered, may_leave) = (Arc::clone(&entered), Arc::clone(&leave));
     let upstream = serve(loopback(), move |_| {
-        let entered = Arc::clone(&said_entered);
+        let (entered, leave) = (Arc::clone(&said_entered), Arc::clone(&may_leave));
         async move {
             entered.notify_one();
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            leave.notified().await;
             Reply::text("done")
         }
     })
@@ -106,7 +106,9 @@ async fn shutting_down_lets_requests_finish_and_then_refuses() {
     let slow =
         tokio::spawn(async move { Client::keeping_alive().get(address, "app.localhost", "/", LIMIT).await });
     entered.notified().await;
-    assert_eq!(router.shutdown(LIMIT).await, 0);
+    // The shutdown is asked first and finds the request in flight.
+    let (left, ()) = tokio::join!(biased; router.shutdown(LIMIT), async { leave.notify_one() });
+    assert_eq!(left, 0);
     assert_eq!(slow.await.unwrap().unwrap().text(), "done");
     let refused = Client::new().get(address, "app.localhost", "/", LIMIT).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);

@@ -121,12 +121,12 @@ fn every_requirement_is_proven_or_does_not_apply() {
     for (number, _) in NOT_APPLICABLE {
         assert!(!proofs.contains_key(&parsed(number)), "{number} is proven and said not to apply");
     }
-    let list = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .map(|folder| folder.join("shared/conformance/openfeature/requirements.json"))
-        .find(|path| path.exists());
-    let Some(list) = list else { return };
-    let list: serde_json::Value = serde_json::from_str(&fs::read_to_string(list).unwrap()).unwrap();
+    let list = crate::testkit::conformance::tests::directory().join("openfeature/requirements.json");
+    let Ok(text) = fs::read_to_string(&list) else {
+        println!("skipped: there is no {}", list.display());
+        return;
+    };
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
     let requirements = list["requirements"].as_array().unwrap();
     let mut unproven = Vec::new();
     for requirement in requirements {

@@ -137,12 +137,12 @@ pub const SUITES: &[Suite] = &[
 ];
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The suites lie in the directory `FLOWLINE_CONFORMANCE`, else beside the workspace.
     #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the suites are")]
-    fn directory() -> std::path::PathBuf {
+    pub(crate) fn directory() -> std::path::PathBuf {
         let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance");
         std::env::var_os("FLOWLINE_CONFORMANCE").map_or(beside, Into::into)
     }

@@ -109,10 +109,9 @@ mod tests {
 
     #[test]
     fn every_visible_case_passes() {
-        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-        let Some(report) =
-            folders.map(|folder| folder.join("shared/conformance")).find_map(|path| openfeature(&path))
-        else {
+        let directory = super::super::tests::directory();
+        let Some(report) = openfeature(&directory) else {
+            println!("skipped: openfeature is not in {}", directory.display());
             return;
         };
         assert_eq!(report.failed, []);
