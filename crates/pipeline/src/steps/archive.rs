@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use async_trait::async_trait;
@@ -28,8 +29,12 @@ use crate::{
 /// The same tree gives the same bytes: entries in order of their names, permissions kept, no times, no owners, one compression level. (The
 /// compressor's bytes may change with its version; the tree's digest, by which the archive is named, does not.)
 ///
-/// *Effect*: idempotent: the archive is written beside its name and renamed; one that is there already and whole is kept. *Undo*: nothing,
-/// as a file named by its content replaces nothing. *Touches* `dir:` and the path of `into`.
+/// *Effect*: idempotent: the tree is packed each time, into a hidden file that no other packing shares, and gets its name in one move. An
+/// archive of that name that holds the same bytes is kept as it is; any other, such as a damaged one, is replaced. *Undo*: nothing, as a file
+/// named by its content replaces nothing else. *Touches* `dir:` and the path of `into`.
+///
+/// *Concurrency*: any number may pack one tree into one directory side by side. What a process that was killed left behind is removed by the
+/// next attempt of the same step.
 ///
 /// *Errors by kind*: `NotFound`, `Invalid` (a link out of the tree, a device), `Conflict` (the tree changed while it was packed, or is not the
 /// declared one), `Denied`, `Unavailable`.
@@ -240,7 +245,7 @@ impl Step for PackArchiveStep {
 
     async fn run(&self, spec: &PackArchive, (): (), context: &Context) -> Result<Archive, StepError> {
         context.granted(&touched(&spec.into)?)?;
-        pack(spec, context.cancel()).await.map_err(StepError::of)
+        pack(spec, &context.key(), context.cancel()).await.map_err(StepError::of)
     }
 }
 
@@ -316,7 +321,7 @@ fn named(spec: &PackArchive, tree: Digest) -> Result<String, ArchiveError> {
     Ok(format!("{}-{}.{ending}", spec.name, tree.short()))
 }
 
-async fn pack(spec: &PackArchive, cancel: &Cancel) -> Result<Archive, ArchiveError> {
+async fn pack(spec: &PackArchive, key: &str, cancel: &Cancel) -> Result<Archive, ArchiveError> {
     let source = Tree::read(&spec.from, &[], cancel).await?;
     let found = source.digest();
     let path = spec.into.join(named(spec, found)?);
@@ -324,25 +329,80 @@ async fn pack(spec: &PackArchive, cancel: &Cancel) -> Result<Archive, ArchiveErr
         return Err(ArchiveError::OtherTree { from: spec.from.clone(), expected, found });
     }
     tree::create_directories(&spec.into)?;
-    let beside = path.with_extension("new");
-    tree::remove(&beside)?;
-    let file = File::create_new(&beside).map_err(failed("create", &beside))?;
+    let beside = Unfinished::new(&path, key)?;
+    let made = pack_into(spec, &source, &beside.path, cancel).await;
+    let (bytes, digest) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            // That it failed matters more than what it left.
+            drop(tree::remove(&beside.path));
+            return Err(error);
+        }
+    };
+    // Whoever holds the archive's digest goes on holding the same file.
+    if is_whole(&path, digest, cancel).await? {
+        tree::remove(&beside.path)?;
+    } else {
+        fs::rename(&beside.path, &path).map_err(failed("name", &path))?;
+        tree::sync(&spec.into)?;
+    }
+    Ok(Archive { path, digest, tree: found, bytes })
+}
+
+/// A file beside an archive that only one packing writes.
+struct Unfinished {
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// For the archive at `path`, packed by the step with `key`. Removes what earlier attempts of that step left.
+    fn new(path: &Path, key: &str) -> Result<Self, ArchiveError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let ours = format!(".{name}.{}-", Digest::of(key).short());
+        for found in fs::read_dir(parent).map_err(failed("list", parent))? {
+            let found = found.map_err(failed("list", parent))?.file_name();
+            if found.to_str().is_some_and(|found| found.starts_with(&ours)) {
+                tree::remove(&parent.join(found))?;
+            }
+        }
+        // Should two processes work at one step, because one lost its lease and goes on, they still don't share a file.
+        let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { path: parent.join(format!("{ours}{process}-{count}.new")) })
+    }
+}
+
+/// Whether the archive at `path` is there and holds these bytes.
+async fn is_whole(path: &Path, digest: Digest, cancel: &Cancel) -> Result<bool, ArchiveError> {
+    if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+        return Ok(false);
+    }
+    let (_, found) = tree::pour(&mut tree::open(path)?, &mut io::sink(), path, cancel).await?;
+    Ok(found == digest)
+}
+
+/// Writes the archive of `source` to `beside`, which must not be there, and brings it to the disk: its length and digest.
+async fn pack_into(
+    spec: &PackArchive,
+    source: &Tree,
+    beside: &Path,
+    cancel: &Cancel,
+) -> Result<(u64, Digest), ArchiveError> {
+    let file = File::create_new(beside).map_err(failed("create", beside))?;
     let file = if spec.gzip {
         // No name, no time: only the content.
         let mut gzip = GzBuilder::new().write(file, Compression::new(6));
-        write_tar(&source, &spec.from, &mut gzip, &beside, cancel).await?;
-        GzEncoder::finish(gzip).map_err(failed("write", &beside))?
+        write_tar(source, &spec.from, &mut gzip, beside, cancel).await?;
+        GzEncoder::finish(gzip).map_err(failed("write", beside))?
     } else {
         let mut file = file;
-        write_tar(&source, &spec.from, &mut file, &beside, cancel).await?;
+        write_tar(source, &spec.from, &mut file, beside, cancel).await?;
         file
     };
-    file.sync_all().map_err(failed("write", &beside))?;
+    file.sync_all().map_err(failed("write", beside))?;
     drop(file);
-    let (bytes, digest) = tree::pour(&mut tree::open(&beside)?, &mut io::sink(), &beside, cancel).await?;
-    fs::rename(&beside, &path).map_err(failed("name", &path))?;
-    tree::sync(&spec.into)?;
-    Ok(Archive { path, digest, tree: found, bytes })
+    Ok(tree::pour(&mut tree::open(beside)?, &mut io::sink(), beside, cancel).await?)
 }
 
 /// Writes `source`, which lies at `from`, as a tar file (POSIX ustar with GNU's long names).
@@ -496,7 +556,7 @@ fn read_tar(from: impl Read, path: &Path, to: &Path, cancel: &Cancel) -> Result<
             tar::EntryType::Symlink => {
                 let leads = entry.link_name().map_err(shape)?.unwrap_or_default().into_owned();
                 if !tree::stays_inside(&name, &leads) {
-                    return Err(refuse("is a link that leads out of the archive"));
+                    return Err(refuse("is a link that may lead out of the archive"));
                 }
                 tree::link(&leads, &at)?;
                 Entry::Link { to: leads }

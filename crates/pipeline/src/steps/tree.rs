@@ -53,7 +53,7 @@ pub(crate) enum TreeError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is neither a file, a directory nor a link; leave it out of the tree", .0.display())]
     Special(PathBuf),
-    #[error("the link {} leads to {}, out of its tree; make it relative and keep it inside, or put a copy there", .path.display(), .to.display())]
+    #[error("the link {} leads to {}, which may be out of its tree; make it relative, with `..` at its beginning only and no further up than the tree, or put a copy there", .path.display(), .to.display())]
     Escapes { path: PathBuf, to: PathBuf },
     #[error("`{}` is no path inside a tree: it must be relative, without `..`", .0.display())]
     Outside(PathBuf),
@@ -230,14 +230,19 @@ async fn entry(at: &Path, path: &Path, cancel: &Cancel) -> Result<Entry, TreeErr
     Ok(Entry::File { mode, length, digest })
 }
 
-/// Whether a link at `path` of a tree (relative to its root) that leads to `to` ends inside the tree.
+/// Whether a link at `path` of a tree (relative to its root) that leads to `to` ends inside the tree, whatever the tree's other links are.
+///
+/// `..` may stand at the beginning only. There it goes up through the directories that hold the link, which are real ones, as nothing in
+/// a tree lies below a link. Behind a name it might go up from wherever a link of that name leads: with `s -> .`, `s/../x` is out of the
+/// tree. What goes only down ends inside, as each link on the way down keeps the same rule.
 pub(crate) fn stays_inside(path: &Path, to: &Path) -> bool {
-    let mut depth = path.components().count().saturating_sub(1);
+    let depth = path.components().count().saturating_sub(1);
+    let (mut up, mut down) = (0, false);
     for component in to.components() {
         match component {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => down = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir if !down && up < depth => up += 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
         }
     }
@@ -415,13 +420,45 @@ mod tests {
     #[test]
     fn a_link_may_go_up_as_far_as_the_root_of_its_tree() {
         let stays = |path: &str, to: &str| stays_inside(Path::new(path), Path::new(to));
-        for (path, to) in [("a", "b"), ("a/b", "../c"), ("a/b/c", "../../d"), ("a", "./b/../c")] {
+        for (path, to) in [("a", "b"), ("a/b", "../c"), ("a/b/c", "../../d"), ("a", "."), ("a/b", "./.././c")]
+        {
             assert!(stays(path, to), "{path} -> {to}");
         }
         for (path, to) in
             [("a", "../b"), ("a/b", "../../c"), ("a", "/etc/passwd"), ("a", "b/../../c"), ("a", "")]
         {
             assert!(!stays(path, to), "{path} -> {to}");
+        }
+        // Whether these stay depends on what `s` is.
+        for (path, to) in
+            [("l", "s/../x"), ("a/l", "../s/../x"), ("l", "s/s/s/../../../etc/passwd"), ("l", "s/..")]
+        {
+            assert!(!stays(path, to), "{path} -> {to}");
+        }
+    }
+
+    /// Every tree of links that keeps the rule is followed by the system itself, and never ends outside.
+    #[test]
+    fn no_chain_of_links_that_stay_leads_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap().join("tree");
+        let (names, targets) =
+            (["s", "d/l"], [".", "..", "s", "d", "s/..", "../s", "d/l", "s/../..", "../d/../..", "l/d"]);
+        for (one, two) in targets.iter().flat_map(|one| targets.iter().map(move |two| (one, two))) {
+            fs::create_dir_all(root.join("d")).unwrap();
+            let all = names.iter().zip([one, two]);
+            let made: Vec<_> =
+                all.filter(|(name, to)| stays_inside(Path::new(name), Path::new(to))).collect();
+            for (name, to) in &made {
+                link(Path::new(to), &root.join(name)).unwrap();
+            }
+            for (name, to) in &made {
+                // Some lead nowhere, or in circles.
+                if let Ok(end) = root.join(name).canonicalize() {
+                    assert!(end.starts_with(&root), "{name} -> {to} with {made:?} ends at {}", end.display());
+                }
+            }
+            remove(&root).unwrap();
         }
     }
 

@@ -55,13 +55,17 @@ fn world() -> (Arc<flowline_pipeline::Registry>, flowline_core::grant::Authority
 }
 
 async fn run(write: impl FnOnce(&mut Pipeline)) -> Report {
+    run_as("one", write).await
+}
+
+async fn run_as(id: &str, write: impl FnOnce(&mut Pipeline)) -> Report {
     let (registry, authority) = world();
     let mut pipeline = Pipeline::new("archive", "storefront".parse().unwrap());
     write(&mut pipeline);
     let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::new(SystemClock));
     let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
     let runner = Runner::new(Arc::new(MemoryStore::new()), registry, authority, Arc::new(SystemClock));
-    runner.run(&RunId::new("one").unwrap(), &plan, &Cancel::new()).await.unwrap()
+    runner.run(&RunId::new(id).unwrap(), &plan, &Cancel::new()).await.unwrap()
 }
 
 async fn packed(root: &Path, spec: PackArchive) -> Archive {
@@ -172,6 +176,41 @@ async fn the_same_tree_gives_the_same_bytes() {
     assert_eq!(seen[..2], seen[2..]);
 }
 
+/// One thread lets each packing go on after a piece of the other.
+#[tokio::test]
+async fn packing_one_tree_twice_at_a_time_mixes_nothing() {
+    let (_dir, root) = temp();
+    let spec = PackArchive::new("site", source_with(&root, 3_000_000), root.join("out"));
+    let pack = async |id: &str| {
+        let mut output = None;
+        let report = run_as(id, |pipeline| output = Some(pipeline.step("pack", spec.clone()))).await;
+        assert!(report.succeeded(), "{report:?}");
+        report.state.output(&output.unwrap()).unwrap().unwrap()
+    };
+    let (one, other) = tokio::join!(pack("one"), pack("other"));
+    assert_eq!(one, other);
+    assert_eq!(Digest::of(fs::read(&one.path).unwrap()), one.digest);
+    assert_eq!(fs::read_dir(root.join("out")).unwrap().count(), 1, "nothing is left beside");
+}
+
+#[tokio::test]
+async fn an_archive_that_is_there_is_kept_if_it_is_whole() {
+    use std::os::unix::fs::MetadataExt;
+    let (_dir, root) = temp();
+    let spec = PackArchive::new("site", source(&root), root.join("out"));
+    let first = packed(&root, spec.clone()).await;
+    let file = || fs::metadata(&first.path).unwrap().ino();
+    let (before, left) = (file(), root.join("out/.site-left.tar.gz.new"));
+    fs::write(&left, "somebody else's").unwrap();
+    assert_eq!(packed(&root, spec.clone()).await, first);
+    assert_eq!(file(), before);
+    // A damaged one is no archive.
+    fs::write(&first.path, "damaged").unwrap();
+    assert_eq!(packed(&root, spec).await, first);
+    assert_eq!(Digest::of(fs::read(&first.path).unwrap()), first.digest);
+    assert!(left.exists());
+}
+
 #[tokio::test]
 async fn other_tools_can_read_it() {
     let (_dir, root) = temp();
@@ -235,12 +274,32 @@ async fn an_archive_cannot_write_outside_itself() {
     insta::assert_snapshot!(said, @r"
     step `unpack` failed: ROOT/evil-0.tar cannot be unpacked: its entry `../escaped` leads out of the archive
     step `unpack` failed: ROOT/evil-1.tar cannot be unpacked: its entry `/tmp/flowline-escaped` leads out of the archive
-    step `unpack` failed: ROOT/evil-2.tar cannot be unpacked: its entry `up` is a link that leads out of the archive
+    step `unpack` failed: ROOT/evil-2.tar cannot be unpacked: its entry `up` is a link that may lead out of the archive
     step `unpack` failed: ROOT/evil-3.tar cannot be unpacked: its entry `here/inside` comes before its directory, or lies in a link
     step `unpack` failed: ROOT/evil-4.tar cannot be unpacked: its entry `hard` is neither a file, a directory nor a link
     step `unpack` failed: ROOT/evil-5.tar cannot be unpacked: its entry `device` is neither a file, a directory nor a link
     step `unpack` failed: the files of an archive cannot be used: cannot create ROOT/.site.unpacking/twice: File exists (os error 17)
+    step `unpack` failed: ROOT/evil-7.tar cannot be unpacked: its entry `l` is a link that may lead out of the archive
+    step `unpack` failed: ROOT/evil-8.tar cannot be unpacked: its entry `l` is a link that may lead out of the archive
     ");
+}
+
+#[tokio::test]
+async fn a_link_that_another_link_leads_outside_is_not_packed() {
+    let (_dir, root) = temp();
+    let source = source(&root);
+    fs::write(root.join("outside"), "of the tree").unwrap();
+    symlink(".", source.join("s")).unwrap();
+    symlink("s/../outside", source.join("l")).unwrap();
+    assert_eq!(fs::read_to_string(source.join("l")).unwrap(), "of the tree");
+    let (registry, authority) = world();
+    let mut pipeline = Pipeline::new("archive", "storefront".parse().unwrap());
+    drop(pipeline.step("pack", PackArchive::new("site", &source, root.join("out"))));
+    let planner = Planner::new(registry, authority, Arc::new(SystemClock));
+    let error = planner.plan(&pipeline.draft().unwrap()).await.unwrap_err();
+    let said = flowline_core::error::chain(&error).replace(&root.display().to_string(), "ROOT");
+    insta::assert_snapshot!(said, @"step `pack` cannot say what it would do: the link ROOT/source/l leads to s/../outside, which may be out of its tree; make it relative, with `..` at its beginning only and no further up than the tree, or put a copy there");
+    assert!(!root.join("out").exists());
 }
 
 type Entries = &'static [(&'static str, tar::EntryType, &'static str)];
@@ -252,4 +311,6 @@ const EVIL: &[Entries] = &[
     &[("hard", tar::EntryType::Link, "/etc/passwd")],
     &[("device", tar::EntryType::Char, "")],
     &[("twice", tar::EntryType::Regular, ""), ("twice", tar::EntryType::Regular, "")],
+    &[("s", tar::EntryType::Symlink, "."), ("l", tar::EntryType::Symlink, "s/../outside")],
+    &[("l", tar::EntryType::Symlink, "s/s/s/../../../etc/passwd"), ("s", tar::EntryType::Symlink, ".")],
 ];

@@ -284,10 +284,18 @@ async fn what_leads_out_of_the_tree_or_through_a_link_is_refused() {
     insta::assert_debug_snapshot!(plan(site.spec()).await, @r#"
     (
         Invalid,
-        "step `sync` cannot say what it would do: the files of a release cannot be used: the link ROOT/source/leak leads to ../../etc/passwd, out of its tree; make it relative and keep it inside, or put a copy there",
+        "step `sync` cannot say what it would do: the files of a release cannot be used: the link ROOT/source/leak leads to ../../etc/passwd, which may be out of its tree; make it relative, with `..` at its beginning only and no further up than the tree, or put a copy there",
     )
     "#);
     fs::remove_file(site.source().join("leak")).unwrap();
+    // Each name for itself stays inside; followed one after the other they don't.
+    symlink(".", site.source().join("s")).unwrap();
+    symlink("s/../outside", site.source().join("leak")).unwrap();
+    fs::write(site.root().join("outside"), "of the tree").unwrap();
+    assert!(site.source().join("leak").exists());
+    assert!(plan(site.spec()).await.1.contains("leak leads to s/../outside, which may be out of its tree"));
+    fs::remove_file(site.source().join("leak")).unwrap();
+    fs::remove_file(site.source().join("s")).unwrap();
     fs::create_dir(site.root().join("real")).unwrap();
     symlink("real", site.root().join("through")).unwrap();
     let through = SyncFiles::new(site.source(), site.root().join("through/www"));
