@@ -309,6 +309,90 @@ async fn the_real_terraform_applies_exactly_what_was_planned() {
     assert!(runner.run(&run, &again, &Cancel::new()).await.unwrap().succeeded());
 }
 
+/// What [`TerraformStep`] shows of `spec`, and how it ends.
+async fn applied(executor: &Arc<dyn Executor>, spec: TerraformApply, patterns: &[&str]) -> (String, Ended) {
+    let (registry, authority) = granted_world(patterns, |registry| {
+        registry.add(TerraformStep::new(Arc::clone(executor))).unwrap();
+    });
+    let mut pipeline = Pipeline::new("infra", "storefront".parse().unwrap());
+    drop(pipeline.step("network", spec));
+    let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::new(SystemClock));
+    let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap();
+    let mut lines = Vec::new();
+    for seen in &plan.nodes()[0].preview.as_ref().unwrap().resources {
+        lines.push(format!("{:?} {}", seen.action, seen.resource));
+        lines.extend(seen.details.iter().map(|line| format!("    {line}")));
+    }
+    let runner = Runner::new(Arc::new(MemoryStore::new()), registry, authority, Arc::new(SystemClock));
+    let run = RunId::new("one").unwrap();
+    let report = runner.run(&run, &plan.seal().unwrap(), &Cancel::new()).await.unwrap();
+    (lines.join("\n"), report.ended)
+}
+
+#[tokio::test]
+async fn the_real_terraform_moves_and_imports_what_was_planned() {
+    let Some(program) = terraform() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(Arc::new(SystemClock)));
+    let plan = async |module: &str| {
+        fs::write(dir.path().join("main.tf"), module).unwrap();
+        let mut stack = TerraformStack::new(resource(), dir.path())
+            .program(program.display().to_string())
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", dir.path().display().to_string())
+            .env("TF_CLI_CONFIG_FILE", "/dev/null");
+        stack.destroy_on_undo = true;
+        stack.plan(&*executor, &dir.path().join("plan"), &Secrets::new(), &Cancel::new()).await.unwrap()
+    };
+    let state = || fs::read_to_string(dir.path().join("terraform.tfstate")).unwrap();
+    let spec = plan(r#"resource "terraform_data" "before" { input = "kept" }"#).await;
+    assert!(spec.was_empty);
+    assert_eq!(applied(&executor, spec, &["terraform:*"]).await.1, Ended::Succeeded);
+
+    // A resource has another name by now, and nothing else is to be done.
+    let moved = r#"
+resource "terraform_data" "after" { input = "kept" }
+moved {
+  from = terraform_data.before
+  to   = terraform_data.after
+}
+"#;
+    let spec = plan(moved).await;
+    assert!(!spec.is_empty() && spec.applyable, "{spec:?}");
+    let (seen, ended) = applied(&executor, spec, &["terraform:*"]).await;
+    insta::assert_snapshot!(seen, @"
+    Update terraform:production/network
+    Update terraform:production/network/terraform_data.after
+        moved from terraform_data.before
+    Update terraform:production/network/terraform_data.before
+        moved to terraform_data.after
+    ");
+    assert_eq!(ended, Ended::Succeeded);
+    assert!(state().contains("\"after\"") && !state().contains("\"before\""), "{}", state());
+    assert!(plan(moved).await.is_empty());
+
+    // Another one is there already and comes under management.
+    fs::remove_file(dir.path().join("terraform.tfstate")).unwrap();
+    let imported = r#"
+resource "terraform_data" "found" {}
+import {
+  to = terraform_data.found
+  id = "made-by-hand"
+}
+"#;
+    let spec = plan(imported).await;
+    // The run does not make it, so undoing must not destroy it.
+    assert!(!spec.is_empty() && !spec.was_empty, "{spec:?}");
+    let (seen, ended) = applied(&executor, spec, &["terraform:*"]).await;
+    insta::assert_snapshot!(seen, @r#"
+    Update terraform:production/network
+    Update terraform:production/network/terraform_data.found
+        imported as "made-by-hand"
+    "#);
+    assert_eq!(ended, Ended::Succeeded);
+    assert!(state().contains("made-by-hand"), "{}", state());
+}
+
 /// The lines without what Terraform makes up: ids of 36 characters.
 fn regex_free_ids(lines: &str) -> String {
     let is_id = |word: &str| word.len() == 38 && word.starts_with('"') && word.matches('-').count() == 4;

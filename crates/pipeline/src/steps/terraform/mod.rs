@@ -154,7 +154,8 @@ impl TerraformStack {
             file: file.to_owned(),
             digest,
             before: state.mark,
-            was_empty: state.empty,
+            was_empty: state.empty && !shown.imports,
+            applyable: shown.applyable,
             changes: shown.changes,
             outputs: shown.outputs,
         })
@@ -198,8 +199,11 @@ pub struct TerraformApply {
     /// The state that it was made from; `None` if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<StateMark>,
-    /// Whether that state held no resource.
+    /// Whether that state held no resource, and the plan takes none into it that is there already: all that it will hold, the run made.
     pub was_empty: bool,
+    /// Whether Terraform says that there is something to apply; not all of that needs be among the changes and outputs.
+    #[serde(default)]
+    pub applyable: bool,
     /// What it changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<ResourceChange>,
@@ -211,7 +215,7 @@ pub struct TerraformApply {
 impl TerraformApply {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.outputs.is_empty()
+        !self.applyable && self.changes.is_empty() && self.outputs.is_empty()
     }
 
     fn touched(&self) -> Result<Vec<(ResourceId, &ResourceChange)>, TerraformError> {
@@ -393,7 +397,11 @@ impl Step for TerraformStep {
             resource: spec.stack.resource.clone(),
             action: if spec.is_empty() { Action::Keep } else { Action::Update },
             fingerprint,
-            details: spec.outputs.iter().map(|name| format!("output {name}")).collect(),
+            details: if spec.changes.is_empty() && spec.outputs.is_empty() && spec.applyable {
+                vec!["only what the state says of it".to_owned()]
+            } else {
+                spec.outputs.iter().map(|name| format!("output {name}")).collect()
+            },
         };
         let changes = spec.touched().map_err(StepError::of)?.into_iter().map(|(resource, change)| Observed {
             resource,

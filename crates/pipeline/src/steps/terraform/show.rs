@@ -36,6 +36,10 @@ impl ResourceChange {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) complete: bool,
+    /// Whether Terraform itself says that there is something to apply, which may be more than what is listed.
+    pub(super) applyable: bool,
+    /// Whether something comes under management that was there before.
+    pub(super) imports: bool,
     pub(super) changes: Vec<ResourceChange>,
     pub(super) outputs: BTreeSet<String>,
 }
@@ -45,6 +49,9 @@ struct Plan {
     /// Since Terraform 1.8; plans of before are complete.
     #[serde(default = "yes")]
     complete: bool,
+    /// Since Terraform 1.7; plans of before say nothing.
+    #[serde(default)]
+    applyable: bool,
     #[serde(default)]
     errored: bool,
     #[serde(default)]
@@ -56,6 +63,9 @@ struct Plan {
 #[derive(Deserialize)]
 struct Planned {
     address: String,
+    /// Where the state has it so far, if the module moved it.
+    #[serde(default)]
+    previous_address: Option<String>,
     #[serde(default)]
     mode: String,
     change: Change,
@@ -74,6 +84,16 @@ struct Change {
     before_sensitive: Value,
     #[serde(default)]
     after_sensitive: Value,
+    /// Set if it is there already and comes under management.
+    #[serde(default)]
+    importing: Option<Importing>,
+}
+
+#[derive(Deserialize)]
+struct Importing {
+    /// How the provider knows it; some are known by something else.
+    #[serde(default)]
+    id: Option<String>,
 }
 
 fn yes() -> bool {
@@ -84,27 +104,54 @@ fn yes() -> bool {
 pub(super) fn read(answer: &[u8]) -> Result<Shown, TerraformError> {
     let plan: Plan = serde_json::from_slice(answer)
         .map_err(|error| TerraformError::Shape { command: "terraform show", source: error.into() })?;
-    let mut changes = Vec::new();
+    let mut changes: Vec<ResourceChange> = Vec::new();
+    let mut imports = false;
+    let mut left: BTreeMap<String, String> = BTreeMap::new();
     for planned in plan.resource_changes.into_iter().filter(|planned| planned.mode != "data") {
         let actions: Vec<_> = planned.change.actions.iter().map(String::as_str).collect();
+        // A resource that only moves, or is only taken in, is not changed, and the state is.
+        let moved = planned.previous_address.filter(|before| *before != planned.address);
+        let importing = planned.change.importing.as_ref();
+        imports |= importing.is_some();
         let action = match actions.as_slice() {
+            ["no-op"] if moved.is_some() || importing.is_some() => Action::Update,
             ["no-op" | "read"] => continue,
             ["create"] => Action::Create,
             ["update"] => Action::Update,
             ["delete" | "forget"] => Action::Delete,
-            ["delete", "create"] | ["create", "delete"] => Action::Replace,
+            ["delete", "create"] | ["create", "delete" | "forget"] => Action::Replace,
             other => {
                 let source = format!("unknown actions {other:?} of `{}`", planned.address).into();
                 return Err(TerraformError::Shape { command: "terraform show", source });
             }
         };
-        changes.push(ResourceChange { address: planned.address, action, details: planned.change.details() });
+        let mut details = Vec::new();
+        if let Some(before) = moved {
+            details.push(format!("moved from {before}"));
+            left.insert(before, planned.address.clone());
+        }
+        details.extend(importing.map(|importing| match &importing.id {
+            Some(id) => format!("imported as {}", short(Some(&id.as_str().into()))),
+            None => "imported".to_owned(),
+        }));
+        details.extend(planned.change.details());
+        changes.push(ResourceChange { address: planned.address, action, details });
+    }
+    // What moved away is touched, too: a grant for one address is none for taking away another.
+    for (address, to) in left {
+        let detail = format!("moved to {to}");
+        match changes.iter_mut().find(|change| change.address == address) {
+            Some(change) => change.details.insert(0, detail),
+            None => changes.push(ResourceChange { address, action: Action::Update, details: vec![detail] }),
+        }
     }
     changes.sort_by(|one, other| one.address.cmp(&other.address));
     let changed = |change: &Change| change.actions != ["no-op"];
     let outputs = plan.output_changes.into_iter().filter(|(_, change)| changed(change));
     Ok(Shown {
         complete: plan.complete && !plan.errored,
+        applyable: plan.applyable,
+        imports,
         changes,
         outputs: outputs.map(|(name, _)| name).collect(),
     })
@@ -232,6 +279,50 @@ mod tests {
             tags: {"one":"1"} -> {"one":"2"}
         output address
         "#);
+    }
+
+    #[test]
+    fn what_only_moves_or_is_taken_in_is_a_change() {
+        let moved = |address: &str, before: &str| {
+            json!({"address": address, "previous_address": before, "mode": "managed", "change": {
+                "actions": ["no-op"], "before": {"name": "a"}, "after": {"name": "a"},
+            }})
+        };
+        let mut edited = moved("x.edited", "x.old");
+        edited["change"]["actions"] = json!(["update"]);
+        edited["change"]["after"]["name"] = json!("b");
+        let plan = json!({"applyable": true, "resource_changes": [
+            moved("x.new", "x.before"),
+            moved("x.stays", "x.stays"),
+            edited,
+            {"address": "x.old", "mode": "managed", "change": {
+                "actions": ["create"], "before": null, "after": {"name": "c"},
+            }},
+            {"address": "x.found", "mode": "managed", "change": {
+                "actions": ["no-op"], "before": {}, "after": {}, "importing": {"id": "i-7"},
+            }},
+            {"address": "x.known", "mode": "managed", "change": {
+                "actions": ["no-op"], "before": {}, "after": {}, "importing": {"identity": {"name": "n"}},
+            }},
+        ]});
+        insta::assert_snapshot!(shown(&plan), @r#"
+        ~ x.before
+            moved to x.new
+        ~ x.edited
+            moved from x.old
+            name: "a" -> "b"
+        ~ x.found
+            imported as "i-7"
+        ~ x.known
+            imported
+        ~ x.new
+            moved from x.before
+        + x.old
+            moved to x.edited
+            name: "c"
+        "#);
+        let shown = read(plan.to_string().as_bytes()).unwrap();
+        assert!(shown.applyable && shown.imports);
     }
 
     #[test]
