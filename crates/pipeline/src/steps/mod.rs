@@ -13,6 +13,7 @@
 //! | `ProbeHttp` (feature `http`) | asks an address whether it is well |
 //! | `PackArchive`, `UnpackArchive` (feature `archive`) | makes one file of a tree, the same for the same tree, and the tree of it |
 //! | `SyncFiles` (feature `process`) | makes files the current release of a directory, in one move |
+//! | `SwitchRelease` (feature `process`) | makes a release that is still there the current one |
 //! | [`Function`](crate::step::Function) | calls an async closure of the deployer |
 
 #[cfg(all(feature = "archive", unix))]
@@ -20,6 +21,8 @@ mod archive;
 mod command;
 #[cfg(all(feature = "container", unix))]
 mod container;
+#[cfg(all(feature = "process", unix))]
+mod elsewhere;
 mod flag;
 mod gate;
 #[cfg(feature = "http")]
@@ -41,12 +44,16 @@ pub use self::archive::{
 };
 #[cfg(all(feature = "container", unix))]
 pub use self::container::{ContainerStep, RunContainer};
+#[cfg(all(feature = "process", unix))]
+pub use self::elsewhere::OnlyHere;
 #[cfg(feature = "http")]
 pub use self::http::{ProbeHttp, ProbeHttpStep};
 #[cfg(feature = "sql")]
 pub use self::sql::SqliteDatabase;
 #[cfg(all(feature = "process", unix))]
-pub use self::sync::{SyncError, SyncFiles, SyncFilesStep, Synced};
+pub use self::sync::{
+    SwitchRelease, SwitchReleaseStep, SwitchedRelease, SyncError, SyncFiles, SyncFilesStep, Synced,
+};
 pub use self::{
     command::{CommandOutput, CommandStep, OtherCommand, RunCommand, Variables},
     flag::{ChangeFlag, ChangeFlagStep, FlagState},
@@ -70,16 +77,29 @@ use crate::{exec::Executor, plan::IdError, step::Registry};
 /// Adds every step of this module that needs nothing but an executor to `registry`, commands running through `executor`. Those that act on
 /// something of yours ([`ChangeFlagStep`], [`PromoteStep`], [`MigrateStep`]) are added one by one.
 ///
+/// Steps that work on the files of this host (`SyncFiles`, `SwitchRelease`, `PackArchive`, `UnpackArchive`) are refused (`OnlyHere`) if
+/// `executor` works on another, as commands and files would mean two hosts. Add their code again where that is what you mean.
+///
 /// # Errors
 /// None in practice: the kinds' names are well-formed.
 pub fn register(registry: &mut Registry, executor: Arc<dyn Executor>) -> Result<(), IdError> {
+    #[cfg(all(feature = "process", unix))]
+    let here = executor.capabilities().local;
     registry.add(TerraformStep::new(Arc::clone(&executor)))?;
     registry.add(CommandStep::new(executor))?.add(WaitStep)?.add(PauseStep)?;
     registry.add(ApprovalGateStep)?.add(TimeGateStep)?.add(SignalGateStep)?;
     #[cfg(all(feature = "process", unix))]
-    registry.add(SyncFilesStep)?;
+    if here {
+        registry.add(SyncFilesStep)?.add(SwitchReleaseStep)?;
+    } else {
+        registry.add(elsewhere::Elsewhere(SyncFilesStep))?.add(elsewhere::Elsewhere(SwitchReleaseStep))?;
+    }
     #[cfg(all(feature = "archive", unix))]
-    registry.add(PackArchiveStep)?.add(UnpackArchiveStep)?;
+    if here {
+        registry.add(PackArchiveStep)?.add(UnpackArchiveStep)?;
+    } else {
+        registry.add(elsewhere::Elsewhere(PackArchiveStep))?.add(elsewhere::Elsewhere(UnpackArchiveStep))?;
+    }
     #[cfg(feature = "http")]
     registry.add(ProbeHttpStep::new())?;
     Ok(())

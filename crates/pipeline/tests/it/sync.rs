@@ -12,7 +12,7 @@ use flowline_pipeline::{
     Cancel, Pipeline, Runner,
     plan::Planner,
     run::{Ended, Report},
-    steps::{SyncFiles, SyncFilesStep, Synced},
+    steps::{SwitchRelease, SwitchReleaseStep, SyncFiles, SyncFilesStep, Synced},
     testkit::{self, StepTrial, Trial},
 };
 
@@ -374,4 +374,180 @@ async fn whoever_reads_meanwhile_finds_one_release_or_the_other() {
     reading.store(false, std::sync::atomic::Ordering::Relaxed);
     let (reads, missed) = reader.join().unwrap();
     assert!(reads > 0 && missed == 0, "{missed} of {reads} reads missed");
+}
+
+#[tokio::test]
+async fn a_release_says_what_it_was_made_from() {
+    let site = Site::new();
+    let revision = || fs::read_to_string(site.target().join("current/REVISION")).unwrap();
+    site.deploy("one", site.spec().revision("4fa2b1c3")).await;
+    assert_eq!((revision().as_str(), site.current().as_str()), ("4fa2b1c3\n", "one"));
+    // The same again is nothing; the same tree from another revision is another release, and back it is the first again.
+    site.deploy("again", site.spec().revision("4fa2b1c3")).await;
+    assert_eq!(site.releases().len(), 1);
+    site.deploy("two", site.spec().revision("77e1d02a")).await;
+    assert_eq!((revision().as_str(), site.releases().len()), ("77e1d02a\n", 2));
+    site.deploy("back", site.spec().revision("4fa2b1c3")).await;
+    assert_eq!((revision().as_str(), site.releases().len()), ("4fa2b1c3\n", 2));
+    let refused = async |spec: SyncFiles| {
+        let clock: Arc<dyn Clock> = Arc::new(flowline_core::clock::SystemClock);
+        let (registry, authority) = granted_world(&["dir:*"], |registry| {
+            registry.add(SyncFilesStep).unwrap();
+        });
+        let mut pipeline = Pipeline::new("site", "storefront".parse().unwrap());
+        drop(pipeline.step("sync", spec));
+        let planner = Planner::new(registry, authority, clock);
+        let error = planner.plan(&pipeline.draft().unwrap()).await.unwrap_err();
+        flowline_core::error::chain(&error).replace(&site.root().display().to_string(), "ROOT")
+    };
+    insta::assert_snapshot!(refused(site.spec().revision("a\nb")).await, @r"step `sync` cannot say what it would do: `a\nb` cannot stand in a REVISION file; give one line without control characters");
+    fs::write(site.source().join("REVISION"), "brought along").unwrap();
+    insta::assert_snapshot!(refused(site.spec().revision("4fa2b1c3")).await, @"step `sync` cannot say what it would do: `REVISION` is added to each release, and ROOT/source brings its own; leave it out of one of them");
+    // Nobody said a revision, so it is a file like any other.
+    site.deploy("own", site.spec()).await;
+    assert_eq!(revision(), "brought along");
+}
+
+fn switching(site: Site, spec: SwitchRelease) -> StepTrial<SwitchReleaseStep> {
+    let target = site.target();
+    let world =
+        move || format!("{}\n{}", shown(&target.join("current")), names(&target.join("releases")).len());
+    StepTrial::new(SwitchReleaseStep, spec, world).keeping(site)
+}
+
+#[tokio::test]
+async fn going_back_keeps_every_promise() {
+    let broken = testkit::step(async || {
+        let site = Site::new();
+        site.deploy("one", site.spec()).await;
+        site.says("two").deploy("two", site.spec()).await;
+        // By name: a step that goes one further back each time has always something left to do.
+        let spec = SwitchRelease::to(site.target(), site.releases()[0].clone());
+        switching(site, spec)
+    })
+    .await;
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[tokio::test]
+async fn a_release_that_is_still_there_can_be_switched_to_by_name() {
+    let site = Site::new();
+    for number in 1..=3 {
+        site.says(&number.to_string()).deploy(&format!("run-{number}"), site.spec()).await;
+    }
+    let switch = async |run: &str, spec: SwitchRelease| {
+        let clock: Arc<dyn Clock> = Arc::new(flowline_core::clock::SystemClock);
+        let (registry, authority) = granted_world(&["dir:*"], |registry| {
+            registry.add(SwitchReleaseStep).unwrap();
+        });
+        let mut pipeline = Pipeline::new("site", "storefront".parse().unwrap());
+        drop(pipeline.step("back", spec));
+        let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::clone(&clock));
+        let plan = match planner.plan(&pipeline.draft().unwrap()).await {
+            Ok(plan) => plan.seal().unwrap(),
+            Err(error) => return flowline_core::error::chain(&error),
+        };
+        let runner = Runner::new(Arc::new(MemoryStore::new()), registry, authority, clock);
+        let report = runner.run(&RunId::new(run).unwrap(), &plan, &Cancel::new()).await.unwrap();
+        assert!(report.succeeded(), "{report:?}");
+        site.current()
+    };
+    let first = site.releases()[0].clone();
+    assert_eq!(switch("a", SwitchRelease::before(site.target())).await, "2");
+    assert_eq!(switch("b", SwitchRelease::before(site.target())).await, "1");
+    assert!(
+        switch("c", SwitchRelease::before(site.target()))
+            .await
+            .contains("`the one before` to go back to is not")
+    );
+    // Forth as well as back, and nothing is lost on the way.
+    let last = site.releases()[2].clone();
+    assert_eq!(switch("d", SwitchRelease::to(site.target(), last)).await, "3");
+    assert_eq!(switch("e", SwitchRelease::to(site.target(), first)).await, "1");
+    assert!(
+        switch("f", SwitchRelease::to(site.target(), "../../etc"))
+            .await
+            .contains("`../../etc` to go back to is not")
+    );
+    assert_eq!(site.releases().len(), 3);
+}
+
+#[tokio::test]
+async fn whoever_finds_a_directory_in_use_learns_by_whom() {
+    let site = Site::new();
+    site.says(&"x".repeat(3_000_000));
+    // On one thread each goes on after a piece of the other.
+    let (one, other) =
+        tokio::join!(site.run("one", site.spec(), false), site.run("other", site.spec(), false));
+    let (good, refused) = if one.succeeded() { (one, other) } else { (other, one) };
+    assert!(good.succeeded(), "{good:?}");
+    let Ended::Undone { cause, .. } = &refused.ended else { panic!("{refused:?}") };
+    let (said, process) = (cause.to_string(), format!(", process {}, since 2", std::process::id()));
+    let said = said.replace(&site.root().display().to_string(), "ROOT");
+    assert!(said.contains("ROOT/www is in use by run ") && said.contains(&process), "{said}");
+    assert!(
+        said.contains(", step sync, ") && said.ends_with("; try again once that is done, or end it"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(site.target().join(".lock")).unwrap(), "");
+}
+
+#[tokio::test]
+async fn files_of_this_host_are_refused_where_commands_run_on_another() {
+    use flowline_pipeline::{
+        exec::{Command, ExecError, Executor, ExecutorCapabilities, Exited, Lines},
+        steps,
+    };
+    #[derive(Debug)]
+    struct Far;
+    #[async_trait::async_trait]
+    impl Executor for Far {
+        fn capabilities(&self) -> ExecutorCapabilities {
+            let here =
+                flowline_pipeline::exec::LocalExecutor::new(Arc::new(flowline_core::clock::SystemClock));
+            let mut capabilities = here.capabilities();
+            capabilities.local = false;
+            capabilities
+        }
+
+        async fn run(&self, _: &Command, _: &mut dyn Lines, _: &Cancel) -> Result<Exited, ExecError> {
+            panic!("nothing runs")
+        }
+    }
+    let site = Site::new();
+    let plan = async |draft: &flowline_pipeline::plan::Draft, registry: flowline_pipeline::Registry| {
+        let clock: Arc<dyn Clock> = Arc::new(flowline_core::clock::SystemClock);
+        let planner = Planner::new(Arc::new(registry), crate::world::authority_of(&["dir:*"]), clock);
+        planner.plan(draft).await.map_err(|error| (error.kind(), flowline_core::error::chain(&error)))
+    };
+    let registry = || {
+        let mut registry = flowline_pipeline::Registry::new();
+        steps::register(&mut registry, Arc::new(Far)).unwrap();
+        registry
+    };
+    let pipeline = |write: &dyn Fn(&mut Pipeline)| {
+        let mut pipeline = Pipeline::new("site", "storefront".parse().unwrap());
+        write(&mut pipeline);
+        pipeline.draft().unwrap()
+    };
+    let sync = pipeline(&|pipeline| drop(pipeline.step("files", site.spec())));
+    for refused in [
+        &sync,
+        &pipeline(&|pipeline| drop(pipeline.step("files", SwitchRelease::before(site.target())))),
+        &pipeline(&|pipeline| {
+            drop(pipeline.step("files", steps::PackArchive::new("a", site.source(), site.target())));
+        }),
+    ] {
+        let (kind, said) = plan(refused, registry()).await.unwrap_err();
+        assert_eq!(kind, flowline_core::error::ErrorKind::Unsupported);
+        assert!(
+            said.contains("step works on this host, and the executor runs commands on another"),
+            "{said}"
+        );
+    }
+    assert!(!site.target().exists());
+    // Unless this host is what is meant.
+    let mut own = registry();
+    own.add(SyncFilesStep).unwrap();
+    plan(&sync, own).await.unwrap();
 }

@@ -10,7 +10,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{SyncError, SyncFiles, Synced, exists};
 use crate::{
     cancel::Cancel,
+    step::Context,
     steps::tree::{self, Tree, breathe, failed},
 };
 
@@ -27,6 +28,8 @@ use crate::{
 pub(super) struct Look {
     /// The current release's name and tree.
     pub(super) current: Option<(String, Tree)>,
+    /// Whether that release is of the revision that is meant.
+    pub(super) revision: bool,
     /// The source's tree, if it is there.
     pub(super) source: Option<Tree>,
 }
@@ -34,7 +37,16 @@ pub(super) struct Look {
 /// A release directory, held by this process alone until this is dropped.
 pub(super) struct Host {
     root: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Whoever looks finds no holder any more.
+        drop(self.lock.set_len(0));
+        // Closing is not enough: a process that is just being started by another thread shares the file until it runs its program.
+        drop(self.lock.unlock());
+    }
 }
 
 /// The file `releases.json`.
@@ -56,14 +68,18 @@ struct Switch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     to: String,
-    /// The tree of `to`.
-    digest: Digest,
+    /// The tree of `to`; unknown if it was only switched to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
     /// Whether this switch made `to`, so that undoing removes it.
     made: bool,
 }
 
 const REMEMBERED: usize = 200;
+/// As much as is shown of what a lock's holder wrote, in bytes.
+const LONGEST_HOLDER: u64 = 500;
 const INCOMING: &str = ".incoming";
+const REVISION: &str = "REVISION";
 
 /// Looks at both sides and changes nothing.
 pub(super) async fn look(spec: &SyncFiles, cancel: &Cancel) -> Result<Look, SyncError> {
@@ -71,33 +87,49 @@ pub(super) async fn look(spec: &SyncFiles, cancel: &Cancel) -> Result<Look, Sync
     let source = if exists(&spec.from) { Some(source(spec, cancel).await?) } else { None };
     let current = match current(&spec.to)? {
         Some(name) => {
-            let shared: Vec<_> = spec.shared.iter().cloned().collect();
             let at = releases(&spec.to).join(&name);
-            let tree = if exists(&at) { Tree::read(&at, &shared, cancel).await? } else { Tree::default() };
+            let besides = besides(spec);
+            let tree = if exists(&at) { Tree::read(&at, &besides, cancel).await? } else { Tree::default() };
             Some((name, tree))
         }
         None => None,
     };
-    Ok(Look { current, source })
+    let revision =
+        current.as_ref().is_some_and(|(name, _)| is_of_revision(spec, &releases(&spec.to).join(name)));
+    Ok(Look { current, revision, source })
 }
 
 impl Host {
-    /// Opens the release directory at `root`, making it if it is not there.
-    pub(super) fn open(root: &Path) -> Result<Self, SyncError> {
+    /// Opens the release directory at `root`, making it if it is not there. The lock says for whom it is held.
+    pub(super) fn open(root: &Path, context: &Context) -> Result<Self, SyncError> {
         plain(root)?;
         tree::create_directories(&releases(root))?;
         let path = root.join(".lock");
-        let lock = OpenOptions::new()
+        let mut lock = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .open(&path)
             .map_err(failed("open", &path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(SyncError::Busy(root.to_owned())),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error).into()),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut said = Vec::new();
+                // Its holder may be about to write, and nobody but the holder may have written it.
+                let read = lock.take(LONGEST_HOLDER).read_to_end(&mut said);
+                let said = read.ok().and_then(|_| String::from_utf8(said).ok()).unwrap_or_default();
+                let said: String = said.trim().chars().filter(|c| !c.is_control()).collect();
+                let holder = if said.is_empty() { "another process".to_owned() } else { said };
+                return Err(SyncError::Busy { to: root.to_owned(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error).into()),
         }
+        let (run, step, process) = (context.run(), context.step(), std::process::id());
+        let holder = format!("run {run}, step {step}, process {process}, since {}\n", context.clock().now());
+        lock.set_len(0).map_err(failed("write", &path))?;
+        lock.write_all(holder.as_bytes()).map_err(failed("write", &path))?;
+        Ok(Self { root: root.to_owned(), lock })
     }
 
     /// Makes the source the current release, once for each `key`.
@@ -110,9 +142,11 @@ impl Host {
         let mut record = self.record()?;
         let current = current(&self.root)?;
         if let Some(switch) = record.of(key).cloned() {
-            if current.as_ref() == Some(&switch.to) {
-                self.clean(spec, &record)?;
-                return Ok(Synced { release: switch.to, digest: switch.digest });
+            if current.as_ref() == Some(&switch.to)
+                && let Some(digest) = switch.digest
+            {
+                self.clean(spec.keep, &record)?;
+                return Ok(Synced { release: switch.to, digest });
             }
             if current != switch.from {
                 return Err(self.switched_again(switch.from.as_deref(), current));
@@ -137,8 +171,13 @@ impl Host {
             self.receive(spec, &source, cancel).await?;
             format!("{:06}-{}", self.last()? + 1, digest.short())
         };
-        let switch =
-            Switch { key: key.to_owned(), from: current, to: to.clone(), digest, made: reused.is_none() };
+        let switch = Switch {
+            key: key.to_owned(),
+            from: current,
+            to: to.clone(),
+            digest: Some(digest),
+            made: reused.is_none(),
+        };
         record.switches.push(switch);
         self.write(&mut record)?;
         breathe(cancel).await?;
@@ -151,8 +190,37 @@ impl Host {
         self.switch(Some(&to))?;
         // From here on it has happened: whoever cancels now undoes it.
         tokio::task::yield_now().await;
-        self.clean(spec, &record)?;
+        self.clean(spec.keep, &record)?;
         Ok(Synced { release: to, digest })
+    }
+
+    /// Makes a release that is still there the current one, once for each `key`; without a name the one before the current one. Its name.
+    pub(super) async fn back(
+        &self,
+        to: Option<&str>,
+        key: &str,
+        cancel: &Cancel,
+    ) -> Result<String, SyncError> {
+        let mut record = self.record()?;
+        let current = current(&self.root)?;
+        if let Some(switch) = record.of(key).cloned() {
+            if current.as_ref() == Some(&switch.to) {
+                return Ok(switch.to);
+            }
+            if current != switch.from {
+                return Err(self.switched_again(switch.from.as_deref(), current));
+            }
+            self.forget(&mut record, key)?;
+        }
+        let to = kept(&self.root, current.as_deref(), to)?;
+        let switch = Switch { key: key.to_owned(), from: current, to: to.clone(), digest: None, made: false };
+        record.switches.push(switch);
+        self.write(&mut record)?;
+        breathe(cancel).await?;
+        self.switch(Some(&to))?;
+        // From here on it has happened: whoever cancels now undoes it.
+        tokio::task::yield_now().await;
+        Ok(to)
     }
 
     /// Takes back what was done under `key`.
@@ -204,6 +272,9 @@ impl Host {
             let up: PathBuf = path.components().skip(1).map(|_| "..").collect();
             tree::link(&up.join("../../shared").join(path), &at)?;
         }
+        if let Some(revision) = &spec.revision {
+            tree::replace(&incoming.join(REVISION), format!("{revision}\n").as_bytes())?;
+        }
         Ok(())
     }
 
@@ -223,12 +294,12 @@ impl Host {
     }
 
     /// Removes all but the newest releases; never the current one, the one before it, or what is not ours.
-    fn clean(&self, spec: &SyncFiles, record: &Record) -> Result<(), SyncError> {
+    fn clean(&self, keep: usize, record: &Record) -> Result<(), SyncError> {
         let current = current(&self.root)?;
         let before = record.switches.iter().rev().find(|switch| Some(&switch.to) == current.as_ref());
         let before = before.and_then(|switch| switch.from.clone());
         let names = self.names()?;
-        let old = names.len().saturating_sub(spec.keep.max(1));
+        let old = names.len().saturating_sub(keep.max(1));
         for name in names.into_iter().take(old) {
             if Some(&name) != current.as_ref() && Some(&name) != before.as_ref() {
                 tree::remove(&self.releases().join(name))?;
@@ -265,25 +336,19 @@ impl Host {
         if !exists(&at) || !spec.shared.iter().all(|path| at.join(path).is_symlink()) {
             return Ok(false);
         }
-        let shared: Vec<_> = spec.shared.iter().cloned().collect();
+        if !is_of_revision(spec, &at) {
+            return Ok(false);
+        }
         // One that was damaged, even so that it is no tree any more, is not reused.
-        match Tree::read(&at, &shared, cancel).await {
+        match Tree::read(&at, &besides(spec), cancel).await {
             Ok(tree) => Ok(tree.digest() == digest),
             Err(tree::TreeError::Cancelled) => Err(tree::TreeError::Cancelled.into()),
             Err(_) => Ok(false),
         }
     }
 
-    /// The names of the releases that this step made, oldest first. Nothing else in the directory is ever touched.
     fn names(&self) -> Result<Vec<String>, SyncError> {
-        let releases = self.releases();
-        let mut names = Vec::new();
-        for found in fs::read_dir(&releases).map_err(failed("list", &releases))? {
-            let name = found.map_err(failed("list", &releases))?.file_name();
-            names.extend(name.to_str().filter(|name| number(name).is_some()).map(str::to_owned));
-        }
-        names.sort_by_key(|name| number(name));
-        Ok(names)
+        names(&self.root)
     }
 
     fn last(&self) -> Result<u64, SyncError> {
@@ -295,13 +360,7 @@ impl Host {
     }
 
     fn record(&self) -> Result<Record, SyncError> {
-        let path = self.root.join("releases.json");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
-            Err(error) => return Err(failed("read", &path)(error).into()),
-        };
-        serde_json::from_slice(&bytes).map_err(|error| SyncError::Record { path, problem: error.to_string() })
+        record(&self.root)
     }
 
     fn write(&self, record: &mut Record) -> Result<(), SyncError> {
@@ -323,9 +382,65 @@ impl Host {
     }
 }
 
+fn record(root: &Path) -> Result<Record, SyncError> {
+    let path = root.join("releases.json");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
+        Err(error) => return Err(failed("read", &path)(error).into()),
+    };
+    serde_json::from_slice(&bytes).map_err(|error| SyncError::Record { path, problem: error.to_string() })
+}
+
+/// Whether the step with `key` began to switch. Only that step says so, which it does in one move before anything can be seen, so this
+/// needs no lock.
+pub(super) fn began(root: &Path, key: &str) -> Result<bool, SyncError> {
+    Ok(record(root)?.of(key).is_some())
+}
+
 impl Record {
     fn of(&self, key: &str) -> Option<&Switch> {
         self.switches.iter().rev().find(|switch| switch.key == key)
+    }
+}
+
+/// The names of the releases that these steps made, oldest first. Nothing else in the directory is ever touched.
+fn names(root: &Path) -> Result<Vec<String>, SyncError> {
+    let releases = releases(root);
+    let mut names = Vec::new();
+    for found in fs::read_dir(&releases).map_err(failed("list", &releases))? {
+        let name = found.map_err(failed("list", &releases))?.file_name();
+        names.extend(name.to_str().filter(|name| number(name).is_some()).map(str::to_owned));
+    }
+    names.sort_by_key(|name| number(name));
+    Ok(names)
+}
+
+/// The release `wanted`, or without a name the newest of those before `current`, if it is there.
+pub(super) fn kept(root: &Path, current: Option<&str>, wanted: Option<&str>) -> Result<String, SyncError> {
+    let gone = |release: &str| SyncError::Gone { release: release.to_owned(), releases: releases(root) };
+    if !exists(&releases(root)) {
+        return Err(gone(wanted.unwrap_or("the one before")));
+    }
+    let names = names(root)?;
+    if let Some(wanted) = wanted {
+        return names.into_iter().find(|name| name == wanted).ok_or_else(|| gone(wanted));
+    }
+    let before = |name: &String| number(name) < current.and_then(number);
+    names.into_iter().rev().find(before).ok_or_else(|| gone("the one before"))
+}
+
+/// What a release holds besides the tree of its source.
+fn besides(spec: &SyncFiles) -> Vec<PathBuf> {
+    let revision = spec.revision.iter().map(|_| PathBuf::from(REVISION));
+    spec.shared.iter().cloned().chain(revision).collect()
+}
+
+/// Whether the release at `at` says that it is of the revision that is meant, if one is.
+fn is_of_revision(spec: &SyncFiles, at: &Path) -> bool {
+    match &spec.revision {
+        Some(revision) => fs::read_to_string(at.join(REVISION)).is_ok_and(|said| said.trim_end() == revision),
+        None => true,
     }
 }
 
@@ -334,15 +449,20 @@ async fn source(spec: &SyncFiles, cancel: &Cancel) -> Result<Tree, SyncError> {
     for path in &spec.shared {
         tree::inside(path)?;
     }
+    if let Some(revision) =
+        spec.revision.as_ref().filter(|it| it.trim().is_empty() || it.contains(char::is_control))
+    {
+        return Err(SyncError::Revision(revision.clone()));
+    }
     let source = Tree::read(&spec.from, &[], cancel).await?;
-    match spec.shared.iter().find(|path| source.entries.contains_key(*path)) {
-        Some(path) => Err(SyncError::SharedTwice { path: path.clone(), from: spec.from.clone() }),
+    match besides(spec).into_iter().find(|path| source.entries.contains_key(path)) {
+        Some(path) => Err(SyncError::SharedTwice { path, from: spec.from.clone() }),
         None => Ok(source),
     }
 }
 
 /// The release that `current` leads to.
-fn current(root: &Path) -> Result<Option<String>, SyncError> {
+pub(super) fn current(root: &Path) -> Result<Option<String>, SyncError> {
     let link = root.join("current");
     let to = match fs::read_link(&link) {
         Ok(to) => to,
@@ -355,7 +475,7 @@ fn current(root: &Path) -> Result<Option<String>, SyncError> {
 }
 
 /// Refuses a path that leads through a link, as what is granted is the path.
-fn plain(root: &Path) -> Result<(), SyncError> {
+pub(super) fn plain(root: &Path) -> Result<(), SyncError> {
     tree::resource("dir", root)?;
     let there = root.ancestors().find(|path| exists(path)).unwrap_or(Path::new("/"));
     let real = there.canonicalize().map_err(failed("look at", there))?;

@@ -1,5 +1,6 @@
 //! Putting files on this host so that whoever reads them sees the old release or the new one, never a mixture.
 
+mod back;
 mod host;
 
 use std::{
@@ -22,9 +23,11 @@ use crate::{
         Action, Context, Effect, Fingerprint, Observed, Preview, PreviewContext, Spec, Step, StepError, Undo,
     },
 };
+pub use back::{SwitchRelease, SwitchReleaseStep, SwitchedRelease};
 use host::{Host, Look};
 
-/// Files on their way into a release directory.
+/// Files on their way into a release directory on this host. Another host is reached by commands through its executor; in a registry that
+/// was made for such an executor this step is refused instead of acting here.
 ///
 /// The directory `to` gets this shape:
 ///
@@ -33,7 +36,9 @@ use host::{Host, Look};
 /// to/releases/000016-…         what was before, the last few kept
 /// to/releases/000017-2cf24dba5fb0
 /// to/shared/uploads            linked into each release (`shared`)
+/// to/releases/…/REVISION       the revision, if it was said (`revision`)
 /// to/releases.json             which release each run switched from and to
+/// to/.lock                     who works here: run, step, process, since when; empty when nobody does
 /// ```
 ///
 /// *Effect*: idempotent, under the run's key. A release is copied beside the others, checked by digest, brought to the disk, and then one
@@ -46,10 +51,16 @@ use host::{Host, Look};
 ///
 /// *Errors by kind*: `NotFound` (no such source, or a shared path is missing), `Invalid` (a link that leads out of the tree, a device, a
 /// path that is not absolute or leads through a link), `Conflict` (the source changed or is not the declared digest, somebody switched
-/// again, `current` is no link), `Busy` (another process works on the same directory), `Denied`, `Unavailable` (the disk is full).
+/// again, `current` is no link), `Busy` (another process works on the same directory, and which), `Denied`, `Unavailable` (the disk is full).
 ///
-/// After Capistrano's layout, with one difference: releases are numbered instead of named by the time, so that their order depends on no
-/// clock and cleaning up on no directory's time.
+/// *Concurrency*: one process at a time works on a directory. The lock is the operating system's, so it ends with its process and never
+/// stays behind; `.lock` may be shown to people but is not the lock. [`SwitchRelease`] goes back to a release that is still there.
+///
+/// After Capistrano's layout, with these differences: releases are numbered instead of named by the time, so that their order depends on no
+/// clock and cleaning up on no directory's time; a tree that was deployed before is not copied again; `REVISION` is written only if a revision
+/// was said, and a release that holds the same tree for another one is another release; `releases.json` takes the place of `revisions.log`;
+/// undoing removes the release that it leaves instead of packing it into an archive, and [`SwitchRelease`] leaves it where it is; `shared`
+/// is never filled by the step; besides the current release the one before is kept, too, whatever `keep` says.
 ///
 /// ```
 /// use flowline_pipeline::{Pipeline, steps::SyncFiles};
@@ -71,6 +82,9 @@ pub struct SyncFiles {
     /// Relative paths that are links to the same path below `to/shared`, which must be there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub shared: BTreeSet<PathBuf>,
+    /// What the files were made from, such as a commit: one line, written to `REVISION` in the release. The source must not bring that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// The digest of the tree that is meant; another one is refused. Without it, the release is what `from` holds when the step runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
@@ -83,7 +97,14 @@ fn five() -> usize {
 impl SyncFiles {
     /// The content of `from` as the newest release in `to`, keeping 5.
     pub fn new(from: impl Into<PathBuf>, to: impl Into<PathBuf>) -> Self {
-        Self { from: from.into(), to: to.into(), keep: five(), shared: BTreeSet::new(), digest: None }
+        Self {
+            from: from.into(),
+            to: to.into(),
+            keep: five(),
+            shared: BTreeSet::new(),
+            revision: None,
+            digest: None,
+        }
     }
 
     /// The same, keeping `keep` releases.
@@ -97,6 +118,13 @@ impl SyncFiles {
     #[must_use]
     pub fn shared(mut self, path: impl Into<PathBuf>) -> Self {
         self.shared.insert(path.into());
+        self
+    }
+
+    /// The same, saying what the files were made from.
+    #[must_use]
+    pub fn revision(mut self, revision: impl Into<String>) -> Self {
+        self.revision = Some(revision.into());
         self
     }
 
@@ -156,10 +184,10 @@ pub enum SyncError {
     /// Something that all releases share is not there.
     #[error("{} is shared by all releases and not there; make it first", .0.display())]
     NotShared(PathBuf),
-    /// The source brings along what is shared.
-    #[error("`{}` is shared by all releases, and {} brings its own; leave it out of one of them", .path.display(), .from.display())]
+    /// The source brings along what is shared, or its own `REVISION`.
+    #[error("`{}` is added to each release, and {} brings its own; leave it out of one of them", .path.display(), .from.display())]
     SharedTwice {
-        /// The shared path.
+        /// The path.
         path: PathBuf,
         /// The source.
         from: PathBuf,
@@ -178,7 +206,7 @@ pub enum SyncError {
         found: String,
     },
     /// The release to go back to is gone.
-    #[error("the release `{release}` to go back to is not in {} any more; keep more releases", .releases.display())]
+    #[error("the release `{release}` to go back to is not in {}; keep more releases", .releases.display())]
     Gone {
         /// Its name.
         release: String,
@@ -186,8 +214,16 @@ pub enum SyncError {
         releases: PathBuf,
     },
     /// Another process works on the directory.
-    #[error("another process works on {}; it will be done soon", .0.display())]
-    Busy(PathBuf),
+    #[error("{} is in use by {holder}; try again once that is done, or end it", .to.display())]
+    Busy {
+        /// The directory.
+        to: PathBuf,
+        /// Who works there, as far as they said: run, step, process, and since when.
+        holder: String,
+    },
+    /// The revision is not one line.
+    #[error("`{}` cannot stand in a REVISION file; give one line without control characters", .0.escape_debug())]
+    Revision(String),
     /// The record of switches can't be read.
     #[error("{} is damaged ({problem}); move it away to begin a new one, the releases stay", .path.display())]
     Record {
@@ -208,10 +244,10 @@ impl Kinded for SyncError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Files { kind, .. } => *kind,
-            Self::Link { .. } | Self::SharedTwice { .. } => ErrorKind::Invalid,
+            Self::Link { .. } | Self::SharedTwice { .. } | Self::Revision(_) => ErrorKind::Invalid,
             Self::OtherTree { .. } | Self::NotALink(_) | Self::SwitchedAgain { .. } => ErrorKind::Conflict,
             Self::NotShared(_) | Self::Gone { .. } => ErrorKind::NotFound,
-            Self::Busy(_) => ErrorKind::Busy,
+            Self::Busy { .. } => ErrorKind::Busy,
             Self::Record { .. } => ErrorKind::Corrupt,
         }
     }
@@ -239,7 +275,8 @@ impl Step for SyncFilesStep {
 
     async fn preview(&self, spec: &SyncFiles, _: &PreviewContext) -> Result<Preview, StepError> {
         let resource = touched(spec).map_err(StepError::of)?;
-        let Look { current, source } = host::look(spec, &Cancel::new()).await.map_err(StepError::of)?;
+        let Look { current, revision, source } =
+            host::look(spec, &Cancel::new()).await.map_err(StepError::of)?;
         let found = current.as_ref().map(|(release, tree)| (release.clone(), tree.digest()));
         let wanted = source.as_ref().map(tree::Tree::digest);
         let fingerprint = match &found {
@@ -249,8 +286,11 @@ impl Step for SyncFilesStep {
         let (action, details) = match (&current, &source) {
             (_, None) => (Action::Run, vec![format!("{} is not there yet", spec.from.display())]),
             (None, Some(source)) => (Action::Create, source.changes_from(&tree::Tree::default())),
-            (Some((_, current)), Some(source)) if current == source => (Action::Keep, Vec::new()),
-            (Some((_, current)), Some(source)) => (Action::Update, source.changes_from(current)),
+            (Some((_, current)), Some(source)) if current == source && revision => (Action::Keep, Vec::new()),
+            (Some((_, current)), Some(source)) => {
+                let of = spec.revision.iter().filter(|_| !revision).map(|of| format!("~ REVISION: {of}"));
+                (Action::Update, of.chain(source.changes_from(current)).collect())
+            }
         };
         let summary = format!("makes {} the current release of {}", spec.from.display(), spec.to.display());
         let preview = Preview::of(summary, vec![Observed { resource, action, fingerprint, details }]);
@@ -266,18 +306,26 @@ impl Step for SyncFilesStep {
     async fn run(&self, spec: &SyncFiles, (): (), context: &Context) -> Result<Synced, StepError> {
         let resource = touched(spec).map_err(StepError::of)?;
         context.granted(&resource)?;
-        let host = Host::open(&spec.to).map_err(StepError::of)?;
+        let host = Host::open(&spec.to, context).map_err(StepError::of)?;
         host.sync(spec, &context.key(), context.cancel()).await.map_err(StepError::of)
     }
 
     async fn undo(&self, spec: &SyncFiles, _: Option<Synced>, context: &Context) -> Result<(), StepError> {
         let resource = touched(spec).map_err(StepError::of)?;
         context.granted(&resource)?;
-        if !exists(&spec.to) {
-            return Ok(());
-        }
-        let host = Host::open(&spec.to).map_err(StepError::of)?;
-        host.undo(&context.key()).map_err(StepError::of)
+        undone(&spec.to, context).map_err(StepError::of)
+    }
+}
+
+/// Takes back what the step of `context` did in the directory `to`.
+fn undone(to: &Path, context: &Context) -> Result<(), SyncError> {
+    if !exists(to) {
+        return Ok(());
+    }
+    match Host::open(to, context) {
+        // It was refused because somebody else works here, and has done nothing.
+        Err(SyncError::Busy { .. }) if !host::began(to, &context.key())? => Ok(()),
+        host => host?.undo(&context.key()),
     }
 }
 
