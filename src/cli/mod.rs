@@ -64,7 +64,7 @@ mod tests;
 use std::{ffi::OsString, fmt, future::Future, io::Write, pin::Pin, process::ExitCode, sync::Arc};
 
 use flowline_core::error::BoxError;
-use flowline_pipeline::ci::Wrapper;
+use flowline_pipeline::ci::{CiTarget, Wrapper};
 
 pub use clap;
 
@@ -92,6 +92,7 @@ pub struct Cli {
     about: Option<String>,
     call: Option<Vec<String>>,
     wrapper: Option<Wrapper>,
+    targets: Vec<Arc<dyn CiTarget>>,
     own: Vec<Own>,
     surroundings: Option<Surroundings>,
 }
@@ -151,6 +152,21 @@ impl Cli {
     #[must_use]
     pub fn wrapper(mut self, wrapper: Wrapper) -> Self {
         self.wrapper = Some(wrapper);
+        self
+    }
+
+    /// The same, where `ci render` and `ci check` take `target` for its system instead of the usual one: another runner, actions pinned by
+    /// commit, or a server that knows less, such as Forgejo. Of two for one system the last counts.
+    ///
+    /// ```
+    /// use flowline::{cli::Cli, pipeline::ci::GitHub};
+    /// let pinned = GitHub { checkout: "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8".into(), ..GitHub::portable() };
+    /// let cli = Cli::new().ci_target(pinned);
+    /// # let _ = cli;
+    /// ```
+    #[must_use]
+    pub fn ci_target(mut self, target: impl CiTarget + 'static) -> Self {
+        self.targets.push(Arc::new(target));
         self
     }
 

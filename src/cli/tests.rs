@@ -496,6 +496,29 @@ async fn the_file_for_ci_is_rendered_written_and_checked() {
 }
 
 #[tokio::test]
+async fn the_file_for_ci_is_rendered_as_the_deployer_says() {
+    let place = Place::new().await;
+    let surroundings = Surroundings { directory: place.shop(), ..Surroundings::none() };
+    let cli = Cli::new().surroundings(surroundings);
+    let rendered = async |cli: &Cli, system: &str| {
+        let args = ["deployer", "ci", "render", system];
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let exit = cli.try_run(args, place.setup(&args), &mut out, &mut err).await;
+        assert_eq!(exit, Exit::Done, "{}", String::from_utf8_lossy(&err));
+        String::from_utf8(out).unwrap()
+    };
+    let usual = rendered(&cli, "github").await;
+    assert!(usual.contains("queue: max\n") && usual.contains("uses: actions/checkout@v5\n"), "{usual}");
+    let gitlab = rendered(&cli, "gitlab").await;
+    let checkout = "actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8".to_owned();
+    let target = flowline_pipeline::ci::GitHub { checkout, ..flowline_pipeline::ci::GitHub::portable() };
+    let cli = cli.ci_target(target);
+    let own = rendered(&cli, "github").await;
+    assert!(!own.contains("queue") && own.contains("checkout@08c6903cd8c0"), "{own}");
+    assert_eq!(rendered(&cli, "gitlab").await, gitlab);
+}
+
+#[tokio::test]
 async fn in_ci_a_run_speaks_its_language() {
     let place = Place::new().await;
     let files = tempfile::tempdir().unwrap();

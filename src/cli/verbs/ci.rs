@@ -81,17 +81,21 @@ fn rendered(cli: &Cli, session: &Session, system: Option<System>) -> Result<Rend
         Some(wrapper) => wrapper.clone(),
         None => usual(cli, session)?,
     };
-    let around = match session.surroundings().ci() {
-        CiKind::GitLab => System::Gitlab,
-        CiKind::Azure => System::Azure,
-        CiKind::Jenkins => System::Jenkins,
-        _ => System::Github,
+    let kind = match (system, session.surroundings().ci()) {
+        (Some(System::Github), _) | (None, CiKind::None) => CiKind::GitHub,
+        (Some(System::Gitlab), _) => CiKind::GitLab,
+        (Some(System::Azure), _) => CiKind::Azure,
+        (Some(System::Jenkins), _) => CiKind::Jenkins,
+        (None, around) => around,
     };
-    let rendered = match system.unwrap_or(around) {
-        System::Github => GitHub::default().render(&wrapper),
-        System::Gitlab => GitLab::default().render(&wrapper),
-        System::Azure => Azure::default().render(&wrapper),
-        System::Jenkins => Jenkins::default().render(&wrapper),
+    if let Some(target) = cli.targets.iter().rev().find(|target| target.kind() == kind) {
+        return Ok(target.render(&wrapper)?);
+    }
+    let rendered = match kind {
+        CiKind::GitLab => GitLab::default().render(&wrapper),
+        CiKind::Azure => Azure::default().render(&wrapper),
+        CiKind::Jenkins => Jenkins::default().render(&wrapper),
+        _ => GitHub::default().render(&wrapper),
     };
     Ok(rendered?)
 }
@@ -114,7 +118,7 @@ fn usual(cli: &Cli, session: &Session) -> Result<Wrapper, BoxError> {
         job.call = flowline_pipeline::ci::words(
             words.iter().cloned().chain(["apply".to_owned(), base.to_string()]),
         )?;
-        job.environment = Some(Environment { name: base.clone(), per_change: false, url: None });
+        job.environment = Some(Environment::lasting(base.clone()));
     }
     Ok(wrapper)
 }

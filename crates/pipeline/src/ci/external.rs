@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Arc,
@@ -69,13 +70,13 @@ fn written(target: &dyn CiTarget, folder: &Path) -> Vec<PathBuf> {
     let mut bare = Wrapper::deploy("bare", ["./deploy it", "it's", "a: b #c", "${{ x }}"]).unwrap();
     bare.triggers = Triggers::default();
     bare.jobs[0].permissions.clear();
-    let mut cleaning = full(true);
+    let mut cleaning = full(target.kind());
     cleaning.name = Label::new("cleaning").unwrap();
     cleaning.jobs[1].clean_up = words(["deployer", "clean-up", "--all"]).unwrap();
     cleaning.jobs[1]
         .env
         .insert(Variable::new("PRICE").unwrap(), Constant::new("$5 'or' \"more\": yes").unwrap());
-    let wrappers = [full(true), Wrapper::deploy("usual", ["deployer"]).unwrap(), bare, cleaning];
+    let wrappers = [full(target.kind()), Wrapper::deploy("usual", ["deployer"]).unwrap(), bare, cleaning];
     let files = wrappers.iter().flat_map(|wrapper| target.render(wrapper).unwrap().files);
     let paths = files.enumerate().map(|(number, (path, text))| {
         let path = folder.join(number.to_string()).join(path);
@@ -188,6 +189,68 @@ fn word_after(log: &str, what: &str) -> String {
     line.split([' ', '=']).next_back().unwrap().to_owned()
 }
 
+/// A repository in `folder` with the rendered `wrapper`, and the call of act that runs it there for `event`.
+fn calling_act(act: &Path, event: &str, wrapper: &Wrapper, folder: &Path) -> Command {
+    let repository = folder.join("repository");
+    // act doesn't know `queue`.
+    for (path, text) in GitHub::portable().render(wrapper).unwrap().files {
+        let path = repository.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    for words in [
+        &["init", "--quiet", "--initial-branch", "main"][..],
+        &["add", "--all"],
+        &["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "begin"],
+    ] {
+        let output = command(Path::new("git")).args(words).current_dir(&repository).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    let mut calling = command(act);
+    calling
+        .args([event, "--platform", "ubuntu-latest=-self-hosted", "--no-cache-server"])
+        .args(["--artifact-server-addr", "127.0.0.1"])
+        .current_dir(repository)
+        .env_clear()
+        .env("PATH", environment().get("PATH").unwrap())
+        .env("HOME", folder)
+        .env("XDG_CACHE_HOME", folder.join("xdg"))
+        .env("XDG_CONFIG_HOME", folder.join("xdg"));
+    calling
+}
+
+/// Somebody cancels the run while the deployer works. What GitHub's server asks of its runner, act does when it is interrupted.
+#[test]
+fn external_act_cleans_up_when_a_run_is_cancelled() {
+    let Some(act) = tool("act") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut wrapper = Wrapper::deploy("storefront", ["unused"]).unwrap();
+    let job = &mut wrapper.jobs[0];
+    job.call = words(["sh", "-c", "echo at work; exec sleep 600"]).unwrap();
+    job.clean_up = words(["touch", &folder.join("cleaned-up").display().to_string()]).unwrap();
+    let mut later = Job::new(Label::new("later").unwrap(), words(["echo", "went on"]).unwrap());
+    later.needs = vec![job.id.clone()];
+    wrapper.jobs.push(later);
+    let mut running = calling_act(&act, "push", &wrapper, folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut log: Vec<String> = Vec::new();
+    while !log.last().is_some_and(|line| line.ends_with("| at work")) {
+        log.push(lines.next().unwrap_or_else(|| panic!("it ended early: {log:#?}")));
+    }
+    assert!(!folder.join("cleaned-up").exists());
+    let process = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    log.extend(lines);
+    assert!(!running.wait().unwrap().success(), "{log:#?}");
+    assert!(folder.join("cleaned-up").exists(), "{log:#?}");
+    assert!(!log.iter().any(|line| line.ends_with("| went on")), "{log:#?}");
+}
+
 #[test]
 fn external_act_gives_the_same_plan_and_outputs_as_the_laptop() {
     let Some(act) = tool("act") else { return };
@@ -213,11 +276,13 @@ fn external_act_gives_the_same_plan_and_outputs_as_the_laptop() {
     assert!(outputs.starts_with("plan=sha256:"), "{outputs}");
 
     // Through the rendered workflow, started by a pull request with a hostile title.
-    let mut wrapper = full(true);
+    let mut wrapper = full(CiKind::GitHub);
     wrapper.jobs.remove(0);
     let job = &mut wrapper.jobs[0];
     job.needs.clear();
     job.inputs.clear();
+    // A lasting environment has no business with a pull request.
+    job.environment.as_mut().unwrap().per_change = true;
     job.call = words(call).unwrap();
     job.env.insert(Variable::new("FLOWLINE_TEST_DEPLOYER").unwrap(), Constant::new("1").unwrap());
     job.outputs = [Variable::new("plan").unwrap()].into();
@@ -230,14 +295,10 @@ fn external_act_gives_the_same_plan_and_outputs_as_the_laptop() {
     let mut failing = Job::new(Label::new("failing").unwrap(), words(["false"]).unwrap());
     failing.clean_up = words(["touch", &folder.join("failure-cleaned-up").display().to_string()]).unwrap();
     wrapper.jobs.push(failing);
-    // act doesn't know `queue`.
-    let target = GitHub { queue: false, ..GitHub::default() };
-    let repository = folder.join("repository");
-    for (path, text) in target.render(&wrapper).unwrap().files {
-        let path = repository.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
+    let touch = words(["touch", &folder.join("deployed").display().to_string()]).unwrap();
+    let mut lasting = Job::new(Label::new("lasting").unwrap(), touch);
+    lasting.environment = Some(Environment::lasting("production".parse().unwrap()));
+    wrapper.jobs.push(lasting);
     let cache = folder.join("cache");
     fs::create_dir(&cache).unwrap();
     let action = "name: cache\ninputs: {path: {}, key: {}}\nruns: {using: composite, steps: [{run: 'true', shell: bash}]}\n";
@@ -252,27 +313,12 @@ fn external_act_gives_the_same_plan_and_outputs_as_the_laptop() {
         "pull_request": { "number": 7, "title": title, "head": { "ref": "feature" }, "base": { "ref": "main" } },
     });
     fs::write(folder.join("event.json"), event.to_string()).unwrap();
-    for words in [
-        &["init", "--quiet", "--initial-branch", "main"][..],
-        &["add", "--all"],
-        &["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "begin"],
-    ] {
-        let output = command(Path::new("git")).args(words).current_dir(&repository).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-    }
-    let output = command(&act)
-        .args(["pull_request", "--platform", "ubuntu-latest=-self-hosted", "--no-cache-server"])
-        .args(["--artifact-server-addr", "127.0.0.1", "--secret", &format!("DATABASE_PASSWORD={SECRET}")])
+    let output = calling_act(&act, "pull_request", &wrapper, folder)
+        .args(["--secret", &format!("DATABASE_PASSWORD={SECRET}")])
         .arg("--local-repository")
         .arg(format!("actions/cache@v5={}", cache.display()))
         .arg("--eventpath")
         .arg(folder.join("event.json"))
-        .current_dir(&repository)
-        .env_clear()
-        .env("PATH", environment().get("PATH").unwrap())
-        .env("HOME", folder)
-        .env("XDG_CACHE_HOME", folder.join("xdg"))
-        .env("XDG_CONFIG_HOME", folder.join("xdg"))
         .output()
         .unwrap();
     let log = text(&output);
@@ -291,4 +337,5 @@ fn external_act_gives_the_same_plan_and_outputs_as_the_laptop() {
     assert!(log.contains("built 1 with ***") && log.contains("| ::error::printed by a program"), "{log}");
     let touched = |name: &str| fs::exists(folder.join(name)).unwrap();
     assert!(!touched("pwned") && !touched("cleaned-up") && touched("failure-cleaned-up"), "{log}");
+    assert!(!touched("deployed"), "{log}");
 }

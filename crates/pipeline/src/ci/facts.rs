@@ -42,6 +42,23 @@ impl CiKind {
     }
 }
 
+impl CiKind {
+    /// What the system gives in the variable `name`, such as a secret of a job; `None` if it is not set, or empty, which systems give for a
+    /// secret that does not exist. Azure gives its reference, `$(NAME)`, as it stands: that is none, too.
+    ///
+    /// ```
+    /// # use flowline_pipeline::ci::CiKind;
+    /// let env = [("TOKEN".to_owned(), "$(TOKEN)".to_owned())].into();
+    /// assert_eq!(CiKind::Azure.given(&env, "TOKEN"), None);
+    /// assert_eq!(CiKind::GitLab.given(&env, "TOKEN"), Some("$(TOKEN)"));
+    /// ```
+    pub fn given<'a>(self, env: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+        let value = env.get(name).map(String::as_str).filter(|value| !value.is_empty())?;
+        let inner = value.strip_prefix("$(").and_then(|rest| rest.strip_suffix(')'));
+        (self != Self::Azure || inner != Some(name)).then_some(value)
+    }
+}
+
 impl fmt::Display for CiKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -6,7 +6,7 @@ use flowline_core::error::{ErrorKind, Kinded};
 
 use super::{
     text::{Label, TextError, Variable},
-    wrapper::{Job, OutputOf, Url, Wrapper},
+    wrapper::{Job, OutputOf, Trigger, Triggers, Url, Wrapper},
 };
 
 /// Why a wrapper doesn't fit together.
@@ -35,6 +35,38 @@ pub enum WrapperError {
         job: Label,
         /// What it needs.
         needs: Label,
+    },
+    /// A job needs one that is not started with it.
+    #[error(
+        "job `{job}` runs for things that its `{needs}` does not run for; let both be started by the same (`on`)"
+    )]
+    NeedsElsewhere {
+        /// The job.
+        job: Label,
+        /// What it needs.
+        needs: Label,
+    },
+    /// Nothing starts a job.
+    #[error("nothing that starts the wrapper starts job `{job}`; add a trigger, or change its `on`")]
+    Never {
+        /// The job.
+        job: Label,
+    },
+    /// A pull request would deploy to where it must not.
+    #[error(
+        "job `{job}` deploys to a lasting environment, which no pull request may; take `pull_request` out of its `on`, or make the environment `per_change`"
+    )]
+    Exposed {
+        /// The job.
+        job: Label,
+    },
+    /// A lasting environment would be stopped, or a stop says nothing.
+    #[error(
+        "job `{job}` stops an environment that lasts, or calls nothing to stop it, or at once; only one `per_change` ends, by a call, after 1 hour or more"
+    )]
+    Stop {
+        /// The job.
+        job: Label,
     },
     /// A job calls nothing.
     #[error("job `{job}` calls nothing; give it the deployer's command line")]
@@ -97,9 +129,16 @@ impl Wrapper {
         }
         let mut before = BTreeSet::new();
         for job in &self.jobs {
-            job.check()?;
-            if let Some(needs) = job.needs.iter().find(|needs| !before.contains(needs)) {
-                return Err(WrapperError::Needs { job: job.id.clone(), needs: needs.clone() });
+            job.check(&self.triggers)?;
+            for needs in &job.needs {
+                let (job_id, needs) = (job.id.clone(), needs.clone());
+                let Some(needed) = self.jobs.iter().find(|job| job.id == needs && before.contains(&job.id))
+                else {
+                    return Err(WrapperError::Needs { job: job_id, needs });
+                };
+                if !job.runs_for(&self.triggers).is_subset(&needed.runs_for(&self.triggers)) {
+                    return Err(WrapperError::NeedsElsewhere { job: job_id, needs });
+                }
             }
             let given = |input: &&OutputOf| {
                 let from = self.jobs.iter().find(|from| from.id == input.job);
@@ -110,17 +149,39 @@ impl Wrapper {
                 let (from, output) = (from.clone(), output.clone());
                 return Err(WrapperError::Input { job: job.id.clone(), from, output });
             }
-            if !before.insert(&job.id) {
+            if !before.insert(job.id.clone()) {
                 return Err(WrapperError::Twice { job: job.id.clone() });
             }
         }
-        Ok(())
+        match self.jobs.iter().filter_map(Job::stopping).find(|stopping| before.contains(&stopping.id)) {
+            Some(stopping) => Err(WrapperError::Twice { job: stopping.id }),
+            None => Ok(()),
+        }
     }
 }
 
 impl Job {
-    fn check(&self) -> Result<(), WrapperError> {
+    fn check(&self, triggers: &Triggers) -> Result<(), WrapperError> {
         let job = self.id.clone();
+        if self.runs_for(triggers).is_empty() {
+            return Err(WrapperError::Never { job });
+        }
+        if let Some(environment) = &self.environment {
+            let asked = self.on.as_ref().is_some_and(|on| on.contains(&Trigger::PullRequest));
+            if asked && !environment.per_change {
+                return Err(WrapperError::Exposed { job });
+            }
+            let wrong = environment.stop.as_ref().is_some_and(|stop| {
+                !environment.per_change || stop.call.is_empty() || stop.after_hours == Some(0)
+            });
+            if wrong {
+                return Err(WrapperError::Stop { job });
+            }
+            if environment.stop.is_some() {
+                // The stop's job is a job, so its name must be one.
+                Label::new(format!("stop-{job}"))?;
+            }
+        }
         if self.call.is_empty() {
             return Err(WrapperError::NoCall { job });
         }
@@ -144,10 +205,39 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ci::{Constant, Environment};
+    use crate::ci::{Constant, Environment, PullRequestEvent, Stop, words};
 
     fn label(text: &str) -> Label {
         Label::new(text).unwrap()
+    }
+
+    fn production() -> Environment {
+        Environment::lasting("production".parse().unwrap())
+    }
+
+    #[test]
+    fn no_pull_request_starts_what_it_could_misuse() {
+        let mut wrapper = Wrapper::deploy("storefront", ["deployer"]).unwrap();
+        wrapper.triggers.pull_request.insert(PullRequestEvent::Opened);
+        let runs = |change: &dyn Fn(&mut Job)| {
+            let mut job = Job::new(label("job"), words(["deployer"]).unwrap());
+            change(&mut job);
+            job.runs_for(&wrapper.triggers).contains(&Trigger::PullRequest)
+        };
+        let secrets = || BTreeSet::from([Variable::new("TOKEN").unwrap()]);
+        assert!(runs(&|_| {}));
+        assert!(!runs(&|job| job.environment = Some(production())));
+        assert!(!runs(&|job| job.secrets = secrets()));
+        assert!(!runs(
+            &|job| job.identity = Some(crate::ci::Identity { audience: Constant::new("a").unwrap() })
+        ));
+        let preview = || Some(Environment { per_change: true, ..production() });
+        assert!(runs(&|job| (job.environment, job.secrets) = (preview(), secrets())));
+        assert!(runs(&|job| (job.on, job.secrets) = (Some(wrapper.triggers.all()), secrets())));
+        // And a wrapper that only a pull request starts says so.
+        wrapper.triggers = Triggers { pull_request: wrapper.triggers.pull_request, ..Triggers::default() };
+        wrapper.jobs[0].environment = Some(production());
+        assert!(matches!(wrapper.check(), Err(WrapperError::Never { .. })));
     }
 
     #[test]
@@ -168,8 +258,7 @@ mod tests {
             broken(&|w| w.jobs[0].timeout_minutes = 0),
             broken(&|w| {
                 let url = Some(Url::Output(Variable::new("url").unwrap()));
-                w.jobs[0].environment =
-                    Some(Environment { name: "production".parse().unwrap(), per_change: false, url });
+                w.jobs[0].environment = Some(Environment { url, ..production() });
             }),
             broken(&|w| {
                 let output = Variable::new("url").unwrap();
@@ -179,6 +268,27 @@ mod tests {
                 let name = Variable::new("TOKEN").unwrap();
                 w.jobs[0].env.insert(name.clone(), Constant::new("x").unwrap());
                 w.jobs[0].secrets.insert(name);
+            }),
+            broken(&|w| w.jobs[0].on = Some(BTreeSet::from([Trigger::Schedule]))),
+            broken(&|w| {
+                w.jobs[0].on = Some(BTreeSet::from([Trigger::Push]));
+                let mut later = Job::new(label("later"), w.jobs[0].call.clone());
+                later.needs = vec![w.jobs[0].id.clone()];
+                w.jobs.push(later);
+            }),
+            broken(&|w| {
+                w.triggers.pull_request.insert(PullRequestEvent::Opened);
+                w.jobs[0].on = Some(BTreeSet::from([Trigger::PullRequest]));
+                w.jobs[0].environment = Some(production());
+            }),
+            broken(&|w| {
+                let stop = Some(Stop { call: words(["stop"]).unwrap(), after_hours: None });
+                w.jobs[0].environment = Some(Environment { stop, ..production() });
+            }),
+            broken(&|w| {
+                let stop = Some(Stop { call: words(["stop"]).unwrap(), after_hours: None });
+                w.jobs[0].environment = Some(Environment { stop, per_change: true, ..production() });
+                w.jobs.push(Job::new(label("stop-deploy"), w.jobs[0].call.clone()));
             }),
         ];
         insta::assert_snapshot!(said.join("\n"), @"
@@ -191,6 +301,11 @@ mod tests {
         job `deploy` shows the output `url` as its address but does not declare it; add it to `outputs`
         job `deploy` takes `url` of `build`; add `build` to its `needs` and `url` to the outputs there
         job `deploy` sets `TOKEN` twice, as a constant, a secret or an input; keep one
+        nothing that starts the wrapper starts job `deploy`; add a trigger, or change its `on`
+        job `later` runs for things that its `deploy` does not run for; let both be started by the same (`on`)
+        job `deploy` deploys to a lasting environment, which no pull request may; take `pull_request` out of its `on`, or make the environment `per_change`
+        job `deploy` stops an environment that lasts, or calls nothing to stop it, or at once; only one `per_change` ends, by a call, after 1 hour or more
+        two jobs are called `stop-deploy`; rename one
         ");
     }
 }

@@ -3,12 +3,13 @@
 use super::{
     CiKind, CiTarget, RenderError, Rendered, header, shell,
     wrapper::{
-        Access, Cache, Concurrency, Environment, Job, Later, PullRequestEvent, Scope, Triggers, Url, Wrapper,
+        Access, Cache, Concurrency, Environment, Job, Later, PullRequestEvent, Scope, Trigger, Triggers, Url,
+        Wrapper,
     },
     yaml::{Yaml, map, some_list, some_map},
 };
 
-/// Renders `.github/workflows/NAME.yml`. Forgejo and Gitea read the same file.
+/// Renders `.github/workflows/NAME.yml`. Forgejo, Gitea and act read the same file with [`GitHub::portable`].
 ///
 /// The token has the least rights: nothing for the workflow, for each job what it declares. The deployer replaces the shell (`exec`), so
 /// that a cancel reaches it and not only the shell. Actions are named by tag; name them by commit to pin them.
@@ -36,6 +37,13 @@ impl Default for GitHub {
     }
 }
 
+impl GitHub {
+    /// What Forgejo, Gitea, older Enterprise servers and act take, too: without `queue`, so a third run cancels one that waits.
+    pub fn portable() -> Self {
+        Self { queue: false, ..Self::default() }
+    }
+}
+
 impl CiTarget for GitHub {
     fn kind(&self) -> CiKind {
         CiKind::GitHub
@@ -43,7 +51,15 @@ impl CiTarget for GitHub {
 
     fn render(&self, wrapper: &Wrapper) -> Result<Rendered, RenderError> {
         wrapper.check()?;
-        let jobs = wrapper.jobs.iter().map(|job| (job.id.to_string(), self.job(wrapper, job)));
+        let jobs = wrapper.jobs.iter().flat_map(|job| {
+            let stopping = closes(wrapper, job).then(|| job.stopping()).flatten().map(|mut stopping| {
+                // Naming the environment would deploy to it once more.
+                stopping.environment = None;
+                (stopping.id.to_string(), self.job(wrapper, &stopping, Some(CLOSED.to_owned())))
+            });
+            let condition = condition(wrapper, job);
+            [Some((job.id.to_string(), self.job(wrapper, job, condition))), stopping].into_iter().flatten()
+        });
         let document = map([
             ("name", Some(wrapper.name.as_str().into())),
             ("on", Some(triggers(&wrapper.triggers))),
@@ -52,15 +68,16 @@ impl CiTarget for GitHub {
             ("jobs", some_map(jobs)),
         ]);
         let path = format!(".github/workflows/{}.yml", wrapper.name);
-        Ok(Rendered::new(&path, document.document(&header(wrapper)), Vec::new()))
+        Ok(Rendered::new(&path, document.document(&header(wrapper)), notes(wrapper)))
     }
 }
 
 impl GitHub {
-    fn job(&self, wrapper: &Wrapper, job: &Job) -> Yaml {
+    fn job(&self, wrapper: &Wrapper, job: &Job, condition: Option<String>) -> Yaml {
         let outputs =
             job.outputs.iter().map(|name| (name, format!("${{{{ steps.deployer.outputs.{name} }}}}").into()));
         map([
+            ("if", condition.map(Yaml::from)),
             ("runs-on", Some(self.runner.as_str().into())),
             ("needs", some_list(job.needs.iter().map(super::text::Label::as_str))),
             ("timeout-minutes", Some(job.timeout_minutes.into())),
@@ -116,6 +133,52 @@ impl GitHub {
         });
         [Some(checkout), cache, Some(call), clean_up].into_iter().flatten().collect()
     }
+}
+
+const CLOSED: &str = "github.event_name == 'pull_request' && github.event.action == 'closed'";
+
+/// Whether the end of a pull request runs the job's stop instead of the job.
+fn closes(wrapper: &Wrapper, job: &Job) -> bool {
+    job.stopping().is_some()
+        && wrapper.triggers.pull_request.contains(&PullRequestEvent::Closed)
+        && job.runs_for(&wrapper.triggers).contains(&Trigger::PullRequest)
+}
+
+/// What starts the job, if that is not everything that starts the workflow.
+fn condition(wrapper: &Wrapper, job: &Job) -> Option<String> {
+    let (runs, closes) = (job.runs_for(&wrapper.triggers), closes(wrapper, job));
+    if runs == wrapper.triggers.all() && !closes {
+        return None;
+    }
+    let events = runs.iter().map(|trigger| match trigger {
+        Trigger::Push => "github.event_name == 'push'",
+        Trigger::PullRequest if closes => {
+            "github.event_name == 'pull_request' && github.event.action != 'closed'"
+        }
+        Trigger::PullRequest => "github.event_name == 'pull_request'",
+        Trigger::Schedule => "github.event_name == 'schedule'",
+        Trigger::Manual => "github.event_name == 'workflow_dispatch'",
+    });
+    Some(events.collect::<Vec<_>>().join(" || "))
+}
+
+fn notes(wrapper: &Wrapper) -> Vec<String> {
+    let mut notes = Vec::new();
+    for job in &wrapper.jobs {
+        let Some(stop) = job.environment.as_ref().and_then(|environment| environment.stop.as_ref()) else {
+            continue;
+        };
+        if !closes(wrapper, job) {
+            notes.push(format!(
+                "job `{}`: its stop is called when a pull request is closed; add that to the triggers",
+                job.id
+            ));
+        }
+        if stop.after_hours.is_some() {
+            notes.push(format!("job `{}`: GitHub stops nothing by its age; let the deployer do it", job.id));
+        }
+    }
+    notes
 }
 
 fn triggers(triggers: &Triggers) -> Yaml {
@@ -188,7 +251,8 @@ fn step_env(wrapper: &Wrapper, job: &Job) -> Option<Yaml> {
         ("FLOWLINE_CHANGE", "${{ github.event.pull_request.number }}"),
         ("FLOWLINE_CHANGE_TITLE", "${{ github.event.pull_request.title }}"),
     ];
-    let change = change.iter().filter(|_| !wrapper.triggers.pull_request.is_empty());
+    let asked = job.runs_for(&wrapper.triggers).contains(&Trigger::PullRequest);
+    let change = change.iter().filter(|_| asked);
     let audience =
         job.identity.iter().map(|identity| ("FLOWLINE_AUDIENCE", identity.audience.as_str().into()));
     let inputs = job.inputs.iter().map(|(name, from)| {

@@ -1,8 +1,13 @@
 //! GitLab CI: one file with a job for each job.
 
+use std::collections::BTreeSet;
+
 use super::{
     CiKind, CiTarget, RenderError, Rendered, header, shell,
-    wrapper::{Access, Cache, Environment, Job, Later, PullRequestEvent, Scope, Triggers, Url, Wrapper},
+    wrapper::{
+        Access, Cache, Environment, Job, Later, PullRequestEvent, Scope, Stop, Trigger, Triggers, Url,
+        Wrapper,
+    },
     yaml::{Yaml, map, some_list, some_map},
 };
 
@@ -47,21 +52,46 @@ impl CiTarget for GitLab {
                 });
             }
         }
-        let cancels = wrapper.jobs.iter().any(cancels);
-        let auto_cancel = map([("on_new_commit", Some("interruptible".into()))]);
-        let workflow =
-            map([("auto_cancel", cancels.then_some(auto_cancel)), ("rules", Some(rules(&wrapper.triggers)))]);
+        // Said in any case: by default GitLab cancels a pipeline on a new commit as long as none of its other jobs has begun, and one that
+        // waits for its group has not.
+        let cancelled = if wrapper.jobs.iter().any(cancels) { "interruptible" } else { "none" };
+        let auto_cancel = map([("on_new_commit", Some(cancelled.into()))]);
+        let all = rules(&wrapper.triggers, &wrapper.triggers.all(), false);
+        let workflow = map([("auto_cancel", Some(auto_cancel)), ("rules", Some(all))]);
         let mut entries = vec![("workflow".to_owned(), workflow)];
-        entries.extend(wrapper.jobs.iter().map(|job| (job.id.to_string(), self.job(job))));
+        for job in &wrapper.jobs {
+            entries.push((job.id.to_string(), self.job(wrapper, job)));
+            entries.extend(self.stopping(wrapper, job));
+        }
         let text = Yaml::Map(entries).document(&header(wrapper));
         Ok(Rendered::new(&self.path, text, notes(wrapper)))
     }
 }
 
 impl GitLab {
-    fn job(&self, job: &Job) -> Yaml {
+    /// The job that GitLab runs to end the environment of `job`. A person can start it, too.
+    fn stopping(&self, wrapper: &Wrapper, job: &Job) -> Option<(String, Yaml)> {
+        let mut stopping = job.stopping()?;
+        let name =
+            job.environment.as_ref().map(|it| per_change(wrapper, job, it.name.as_str(), it.per_change))?;
+        // A new commit must not cancel what is to end.
+        stopping.concurrency.take_if(|concurrency| concurrency.policy == Later::CancelRunning);
+        stopping.environment = None;
+        let Yaml::Map(mut pairs) = self.job(wrapper, &stopping) else { return None };
+        pairs.retain(|(key, _)| key != "rules" && key != "needs");
+        let environment = map([("name", Some(name.into())), ("action", Some("stop".into()))]);
+        let by_hand = rules(&wrapper.triggers, &job.runs_for(&wrapper.triggers), true);
+        // It waits for nothing, and nothing waits for it.
+        let rest = [("needs", Yaml::List(Vec::new())), ("rules", by_hand), ("environment", environment)];
+        pairs.splice(0..0, rest.map(|(key, value)| (key.to_owned(), value)));
+        Some((stopping.id.to_string(), Yaml::Map(pairs)))
+    }
+
+    fn job(&self, wrapper: &Wrapper, job: &Job) -> Yaml {
         let queue = job.concurrency.as_ref().filter(|concurrency| concurrency.policy == Later::Queue);
-        let group = queue.map(|group| per_change(group.group.as_str(), group.per_change).into());
+        let group = queue.map(|it| per_change(wrapper, job, it.group.as_str(), it.per_change).into());
+        let runs = job.runs_for(&wrapper.triggers);
+        let fewer = runs != wrapper.triggers.all();
         let token = job.identity.as_ref().map(|identity| {
             let audience = map([("aud", Some(identity.audience.as_str().into()))]);
             map([("FLOWLINE_ID_TOKEN", Some(audience))])
@@ -71,11 +101,12 @@ impl GitLab {
         map([
             ("image", self.image.as_deref().map(Yaml::from)),
             ("tags", some_list(self.tags.iter().map(String::as_str))),
+            ("rules", fewer.then(|| rules(&wrapper.triggers, &runs, false))),
             ("needs", some_list(job.needs.iter().map(super::text::Label::as_str))),
             ("timeout", Some(format!("{} minutes", job.timeout_minutes).into())),
             ("interruptible", cancels(job).then(|| true.into())),
             ("resource_group", group),
-            ("environment", job.environment.as_ref().map(environment)),
+            ("environment", job.environment.as_ref().map(|it| environment(wrapper, job, it))),
             ("id_tokens", token),
             ("variables", variables(job)),
             ("cache", job.cache.as_ref().map(cache)),
@@ -90,26 +121,35 @@ fn cancels(job: &Job) -> bool {
     job.concurrency.as_ref().is_some_and(|concurrency| concurrency.policy == Later::CancelRunning)
 }
 
-fn rules(triggers: &Triggers) -> Yaml {
+/// When something runs: for those of the triggers that are `of`; `by_hand`, it waits for a person or for GitLab itself.
+fn rules(triggers: &Triggers, of: &BTreeSet<Trigger>, by_hand: bool) -> Yaml {
     let source = |source: &str| format!("$CI_PIPELINE_SOURCE == \"{source}\"");
     let mut conditions = Vec::new();
-    for branches in &triggers.push {
+    for branches in triggers.push.iter().filter(|_| of.contains(&Trigger::Push)) {
         let branch = match branches.as_str() {
             pattern if pattern.contains('*') => format!("=~ /^{}$/", expression(pattern)),
             branch => format!("== \"{branch}\""),
         };
         conditions.push(format!("{} && $CI_COMMIT_BRANCH {branch}", source("push")));
     }
-    if !triggers.pull_request.is_empty() {
+    if of.contains(&Trigger::PullRequest) {
         conditions.push(source("merge_request_event"));
     }
-    if !triggers.schedule.is_empty() {
+    if of.contains(&Trigger::Schedule) {
         conditions.push(source("schedule"));
     }
-    if triggers.manual || conditions.is_empty() {
+    if of.contains(&Trigger::Manual) {
         conditions.push(source("web"));
     }
-    Yaml::List(conditions.into_iter().map(|condition| map([("if", Some(condition.into()))])).collect())
+    let rule = |condition: String| {
+        map([
+            ("if", Some(condition.into())),
+            ("when", by_hand.then(|| "manual".into())),
+            // Otherwise the pipeline would stand until somebody starts it.
+            ("allow_failure", by_hand.then(|| true.into())),
+        ])
+    };
+    Yaml::List(conditions.into_iter().map(rule).collect())
 }
 
 /// `release/*` as a regular expression.
@@ -117,18 +157,31 @@ fn expression(pattern: &str) -> String {
     pattern.replace('.', "\\.").replace('/', "\\/").replace('*', "[^\\/]*")
 }
 
-fn per_change(name: &str, per_change: bool) -> String {
-    if per_change { format!("{name}-$CI_MERGE_REQUEST_IID") } else { name.to_owned() }
+/// The number is there in pipelines of merge requests only. Whatever also runs in others is named by its branch, which both have.
+fn per_change(wrapper: &Wrapper, job: &Job, name: &str, per_change: bool) -> String {
+    if !per_change {
+        return name.to_owned();
+    }
+    let only = BTreeSet::from([Trigger::PullRequest]);
+    let each =
+        if job.runs_for(&wrapper.triggers) == only { "$CI_MERGE_REQUEST_IID" } else { "$CI_COMMIT_REF_SLUG" };
+    format!("{name}-{each}")
 }
 
-fn environment(environment: &Environment) -> Yaml {
+fn environment(wrapper: &Wrapper, job: &Job, environment: &Environment) -> Yaml {
     let url = environment.url.as_ref().map(|url| match url {
         // GitLab expands variables here, so a `$` that stands for itself is doubled.
         Url::Fixed(url) => url.as_str().replace('$', "$$").into(),
         Url::Output(name) => format!("${name}").into(),
     });
-    let name = per_change(environment.name.as_str(), environment.per_change);
-    map([("name", Some(name.into())), ("url", url)])
+    let name = per_change(wrapper, job, environment.name.as_str(), environment.per_change);
+    let hours = environment.stop.as_ref().and_then(|stop: &Stop| stop.after_hours);
+    map([
+        ("name", Some(name.into())),
+        ("url", url),
+        ("on_stop", job.stopping().map(|stopping| stopping.id.as_str().into())),
+        ("auto_stop_in", hours.map(|hours| format!("{hours} hours").into())),
+    ])
 }
 
 fn variables(job: &Job) -> Option<Yaml> {
@@ -160,12 +213,16 @@ fn notes(wrapper: &Wrapper) -> Vec<String> {
             times.join(", ")
         ));
     }
-    if triggers.pull_request.contains(&PullRequestEvent::Closed) {
-        notes.push(
-            "GitLab starts nothing when a merge request is closed: give previews a time to live".to_owned(),
-        );
-    }
     for job in &wrapper.jobs {
+        let endless = |environment: &Environment| environment.per_change && environment.stop.is_none();
+        if triggers.pull_request.contains(&PullRequestEvent::Closed)
+            && job.environment.as_ref().is_some_and(endless)
+        {
+            notes.push(format!(
+                "job `{}`: when a merge request is closed GitLab runs only the stop of its environment; give it one",
+                job.id
+            ));
+        }
         if !job.secrets.is_empty() {
             let names: Vec<_> = job.secrets.iter().map(|name| format!("`{name}`")).collect();
             let names = names.join(", ");

@@ -1,10 +1,10 @@
 //! Jenkins: a declarative `Jenkinsfile` for a multibranch pipeline, one stage for each job.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::{
     CiKind, CiTarget, RenderError, Rendered, header, shell,
-    wrapper::{Job, Later, PullRequestEvent, Triggers, Wrapper},
+    wrapper::{Job, Later, PullRequestEvent, Trigger, Triggers, Wrapper},
 };
 
 /// The file that carries outputs.
@@ -32,6 +32,15 @@ impl CiTarget for Jenkins {
 
     fn render(&self, wrapper: &Wrapper) -> Result<Rendered, RenderError> {
         wrapper.check()?;
+        let cancels = wrapper.jobs.iter().any(cancels);
+        if let Some(job) = wrapper.jobs.iter().find(|job| cancels && !self::cancels(job)) {
+            return Err(RenderError::NotExpressible {
+                system: CiKind::Jenkins,
+                job: job.id.clone(),
+                what: "that it goes on when another job is cancelled by a newer build".to_owned(),
+                instead: "a newer build aborts all of the older one: put the jobs that cancel into a wrapper of their own",
+            });
+        }
         let mut text = String::new();
         let mut block = Block { text: &mut text, indent: 0 };
         for line in header(wrapper) {
@@ -46,7 +55,7 @@ impl CiTarget for Jenkins {
                 }
                 None => pipeline.line("agent any"),
             }
-            if wrapper.jobs.iter().any(cancels) {
+            if cancels {
                 pipeline.nest("options", |options| {
                     options.line("disableConcurrentBuilds(abortPrevious: true)");
                 });
@@ -105,13 +114,23 @@ impl Stage<'_> {
     fn write(&self, stages: &mut Block<'_>) {
         let job = self.job;
         stages.nest(&format!("stage({})", groovy(job.id.as_str())), |stage| {
-            let conditions = conditions(self.triggers);
-            if !conditions.is_empty() {
-                stage.nest("when", |when| {
-                    when.line("beforeAgent true");
-                    when.nest("anyOf", |any| conditions.iter().for_each(|condition| any.line(condition)));
+            let runs = job.runs_for(self.triggers);
+            stage.nest("when", |when| {
+                when.line("beforeAgent true");
+                if !runs.contains(&Trigger::PullRequest) {
+                    // A person or the time may start the build of a change, too.
+                    when.line("not { changeRequest() }");
+                }
+                let conditions = conditions(self.triggers, &runs);
+                when.nest("anyOf", |any| {
+                    for lines in &conditions {
+                        match lines.as_slice() {
+                            [line] => any.line(line),
+                            lines => any.nest("allOf", |all| lines.iter().for_each(|line| all.line(line))),
+                        }
+                    }
                 });
-            }
+            });
             stage.nest("options", |options| {
                 options.line(&format!("timeout(time: {}, unit: 'MINUTES')", job.timeout_minutes));
                 if let Some(queue) = job.concurrency.as_ref().filter(|group| group.policy == Later::Queue) {
@@ -148,17 +167,34 @@ fn cancels(job: &Job) -> bool {
     job.concurrency.as_ref().is_some_and(|concurrency| concurrency.policy == Later::CancelRunning)
 }
 
-fn conditions(triggers: &Triggers) -> Vec<String> {
-    let mut conditions: Vec<String> =
-        triggers.push.iter().map(|branch| format!("branch {}", groovy(branch.as_str()))).collect();
-    if !triggers.pull_request.is_empty() {
-        conditions.push("changeRequest()".to_owned());
+/// Each is enough, if all of its lines hold. What a build is of and what started it are two things here: a build of `main` may be started
+/// by a push, by the time or by a person.
+fn conditions(triggers: &Triggers, runs: &BTreeSet<Trigger>) -> Vec<Vec<String>> {
+    const TIME: &str = "triggeredBy 'TimerTrigger'";
+    const PERSON: &str = "triggeredBy cause: 'UserIdCause'";
+    let branches = triggers.push.iter().map(|branch| format!("branch {}", groovy(branch.as_str())));
+    let branches: Vec<_> = branches.collect();
+    let mut conditions = Vec::new();
+    if runs.contains(&Trigger::Push) {
+        let others = [(Trigger::Schedule, TIME), (Trigger::Manual, PERSON)];
+        let others = others.iter().filter(|(trigger, _)| !runs.contains(trigger));
+        let others: Vec<_> = others.map(|(_, cause)| format!("not {{ {cause} }}")).collect();
+        conditions
+            .extend(branches.iter().map(|branch| [std::slice::from_ref(branch), others.as_slice()].concat()));
     }
-    if !triggers.schedule.is_empty() {
-        conditions.push("triggeredBy 'TimerTrigger'".to_owned());
+    if runs.contains(&Trigger::PullRequest) {
+        conditions.push(vec!["changeRequest()".to_owned()]);
     }
-    if triggers.manual {
-        conditions.push("triggeredBy cause: 'UserIdCause'".to_owned());
+    if runs.contains(&Trigger::Schedule) {
+        // The time starts a build of every branch, also of those that nobody named.
+        if branches.is_empty() {
+            conditions.push(vec![TIME.to_owned()]);
+        } else if !runs.contains(&Trigger::Push) {
+            conditions.extend(branches.iter().map(|branch| vec![branch.clone(), TIME.to_owned()]));
+        }
+    }
+    if runs.contains(&Trigger::Manual) {
+        conditions.push(vec![PERSON.to_owned()]);
     }
     conditions
 }
@@ -202,6 +238,12 @@ fn notes(wrapper: &Wrapper) -> Vec<String> {
         if job.concurrency.as_ref().is_some_and(|group| group.per_change) {
             notes.push(format!(
                 "job `{}`: each change builds in a project of its own; its group is not split",
+                job.id
+            ));
+        }
+        if job.stopping().is_some() {
+            notes.push(format!(
+                "job `{}`: Jenkins stops no environments; let the deployer end them by their age",
                 job.id
             ));
         }

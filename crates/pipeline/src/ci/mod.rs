@@ -46,16 +46,16 @@ pub use self::{
     text::{Branches, Constant, Cron, Label, TextError, Variable, Word},
     wrapper::{
         Access, Cache, Concurrency, Environment, Identity, Job, Later, OutputOf, PullRequestEvent, Scope,
-        Triggers, Url, Wrapper, words,
+        Stop, Trigger, Triggers, Url, Wrapper, words,
     },
 };
 
 /// A CI system that a [`Wrapper`] can be rendered for.
 ///
 /// *Shape*: pure; no file is read or written. *Guarantees*: (1) the same wrapper gives the same bytes; (2) the only commands in a file are
-/// the calls and clean-ups of the wrapper's jobs, each as one line whose words the shell gives to the program as they are; (3) no value
-/// from outside stands in a command; (4) what the system can't say is refused when leaving it out would weaken the job's safety, otherwise
-/// it is among [`Rendered::notes`].
+/// the calls, clean-ups and stops of the wrapper's jobs, each as one line whose words the shell gives to the program as they are; (3) no value
+/// from outside stands in a command; (4) a job is started only by what [`Job::runs_for`] gives; (5) what the system can't
+/// say is refused when leaving it out would weaken the job's safety, otherwise it is among [`Rendered::notes`].
 pub trait CiTarget: Debug + Send + Sync {
     /// The system.
     fn kind(&self) -> CiKind;

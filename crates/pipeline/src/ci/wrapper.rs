@@ -10,7 +10,8 @@ use super::{
     text::{Branches, Constant, Cron, Label, TextError, Variable, Word},
 };
 
-/// A thin CI file as plain data. It has no place for conditions, loops or scripts: whatever is decided is decided by the deployer.
+/// A thin CI file as plain data. It has no place for conditions, loops or scripts: whatever is decided is decided by the deployer. Only what
+/// starts a job is said here ([`Job::on`]), because a system hands out secrets and identities before the deployer can decide anything.
 ///
 /// ```
 /// use flowline_pipeline::ci::{CiTarget, GitHub, Wrapper};
@@ -28,6 +29,20 @@ pub struct Wrapper {
     pub triggers: Triggers,
     /// Its jobs, each after those that it needs.
     pub jobs: Vec<Job>,
+}
+
+/// What a system starts jobs for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A push to one of the branches.
+    Push,
+    /// Something happened to a pull request.
+    PullRequest,
+    /// The time has come.
+    Schedule,
+    /// A person asked for it.
+    Manual,
 }
 
 /// What starts a wrapper.
@@ -54,7 +69,8 @@ pub enum PullRequestEvent {
     Synchronize,
     /// It was opened again.
     Reopened,
-    /// It was merged or closed. Only GitHub can start something then; elsewhere previews end by their time to live.
+    /// It was merged or closed. GitHub starts the wrapper then, and an environment's [`Stop`] instead of its job. GitLab runs the stop
+    /// whether this is said or not. Azure and Jenkins start nothing; give previews a time to live there.
     Closed,
 }
 
@@ -66,7 +82,11 @@ pub struct Job {
     pub id: Label,
     /// The command line: the program and its words.
     pub call: Vec<Word>,
-    /// The jobs that must succeed before. They stand earlier in the list.
+    /// Which of the wrapper's triggers start it; without, each that is safe: a job that deploys to a lasting environment never runs for a
+    /// pull request, nor, unless it says so here, one without environment that has secrets or an identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<BTreeSet<Trigger>>,
+    /// The jobs that must succeed before. They stand earlier in the list and run for whatever this one runs for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<Label>,
     /// The environment that it deploys to: where the system keeps its approvals and its history.
@@ -119,12 +139,36 @@ pub struct OutputOf {
 pub struct Environment {
     /// Its name.
     pub name: EnvironmentName,
-    /// Whether each pull request has one of its own: the name is followed by `-` and the request's number.
+    /// Whether each pull request has one of its own: the name is followed by `-` and the request's number. A job that runs for something
+    /// else, too, has one for each run there on GitHub, and one for each branch on GitLab, also of a pull request.
     #[serde(default)]
     pub per_change: bool,
     /// Where it can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<Url>,
+    /// How it ends. Only an environment of a pull request does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+}
+
+impl Environment {
+    /// A lasting one, which a system shows without an address.
+    pub fn lasting(name: EnvironmentName) -> Self {
+        Self { name, per_change: false, url: None, stop: None }
+    }
+}
+
+/// How the environment of a pull request ends: a job of its own called `stop-` and the job's name, with the same rights and secrets but
+/// without inputs. GitHub runs it when the request is closed, if that is among the [`Triggers`]; GitLab then, when the branch is deleted, and
+/// after the time; Azure and Jenkins never, so the deployer must end environments by their age as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// What is called. It must do no harm where nothing is left.
+    pub call: Vec<Word>,
+    /// After how many hours without a new deployment GitLab stops it by itself, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_hours: Option<u32>,
 }
 
 /// An address that a system shows beside an environment.
@@ -215,6 +259,24 @@ fn least() -> BTreeMap<Scope, Access> {
     BTreeMap::from([(Scope::Contents, Access::Read)])
 }
 
+impl Triggers {
+    /// What starts a wrapper with these: with none, a person does.
+    pub fn all(&self) -> BTreeSet<Trigger> {
+        let declared = [
+            (Trigger::Push, !self.push.is_empty()),
+            (Trigger::PullRequest, !self.pull_request.is_empty()),
+            (Trigger::Schedule, !self.schedule.is_empty()),
+            (Trigger::Manual, self.manual),
+        ];
+        let mut all: BTreeSet<_> =
+            declared.into_iter().filter_map(|(trigger, declared)| declared.then_some(trigger)).collect();
+        if all.is_empty() {
+            all.insert(Trigger::Manual);
+        }
+        all
+    }
+}
+
 impl Wrapper {
     /// The usual wrapper of a pipeline: each push to `main`, and a person, call `DEPLOYER apply PIPELINE`, one after the other.
     ///
@@ -241,6 +303,7 @@ impl Job {
         Self {
             id,
             call,
+            on: None,
             needs: Vec::new(),
             environment: None,
             concurrency: None,
@@ -254,6 +317,44 @@ impl Job {
             clean_up: Vec::new(),
             timeout_minutes: 60,
         }
+    }
+
+    /// What starts the job in a wrapper with `triggers`.
+    pub fn runs_for(&self, triggers: &Triggers) -> BTreeSet<Trigger> {
+        let mut all = triggers.all();
+        match &self.on {
+            Some(on) => all.retain(|trigger| on.contains(trigger)),
+            None if self.is_guarded() => drop(all.remove(&Trigger::PullRequest)),
+            None => {}
+        }
+        all
+    }
+
+    /// Whether a pull request must not start it by default: whoever opens one writes the code that the job runs.
+    fn is_guarded(&self) -> bool {
+        match &self.environment {
+            Some(environment) => !environment.per_change,
+            None => !self.secrets.is_empty() || self.identity.is_some(),
+        }
+    }
+
+    /// The job that ends the job's environment, if there is one.
+    pub(super) fn stopping(&self) -> Option<Self> {
+        let stop = self.environment.as_ref()?.stop.as_ref()?;
+        let id = Label::new(format!("stop-{}", self.id)).ok()?;
+        Some(Self {
+            id,
+            call: stop.call.clone(),
+            // Not what is safe without an environment: it has the rights of the job that it ends.
+            on: Some(self.on.clone().unwrap_or_else(|| {
+                [Trigger::Push, Trigger::PullRequest, Trigger::Schedule, Trigger::Manual].into()
+            })),
+            needs: Vec::new(),
+            outputs: BTreeSet::new(),
+            inputs: BTreeMap::new(),
+            clean_up: Vec::new(),
+            ..self.clone()
+        })
     }
 }
 
