@@ -18,7 +18,7 @@ use flowline_envs::{
 use flowline_pipeline::run::Reporter;
 
 use super::{
-    Delivery, DeliveryError, EnvironmentRecord, Instance, InstanceTarget, deploy::workload_resource, process,
+    Delivery, DeliveryError, EnvironmentRecord, Instance, InstanceTarget, order::workload_resource, process,
     record, serve,
 };
 

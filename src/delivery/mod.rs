@@ -23,6 +23,7 @@ mod deploy;
 mod error;
 mod feature;
 mod host;
+mod order;
 mod preview;
 mod process;
 mod record;
@@ -33,6 +34,7 @@ mod setup;
 mod steps;
 mod timeline;
 mod verify;
+mod walk;
 mod workflow;
 
 use std::{

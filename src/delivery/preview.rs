@@ -14,7 +14,7 @@ use flowline_toggles::flags::Author;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Delivery, DeliveryError, EnvironmentRecord, deploy::Order, host::Alone, kind, record, steps::Becomes,
+    Delivery, DeliveryError, EnvironmentRecord, host::Alone, kind, order::Order, record, steps::Becomes,
 };
 
 /// What a webhook came to.
