@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod deployer;
+mod features;
 mod guide;
 mod identity;
 #[cfg(unix)]

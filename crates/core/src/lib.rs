@@ -15,6 +15,15 @@
 //! | [`graph`] | what comes before what, and how that is run |
 //! | [`error`], [`diagnostic`], `config` | what went wrong, where, and what to do |
 //! | [`clock`], [`event`], [`store`], [`journal`], [`lease`], [`notify`] | time, facts, state, exclusion, messages |
+//!
+//! Nothing is on by default; the crate `flowline` turns on what a deployer needs.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `config` | configuration files (TOML and JSON) with errors that point at file, line and column |
+//! | `yaml` | the same for YAML |
+//! | `sqlite` | the embedded store: SQLite in a folder, several processes at once |
+//! | `testkit` | behaviour suites for implementers of the traits |
 
 pub mod artifact;
 pub mod change;

@@ -20,6 +20,15 @@
 //! | [`provision`] | what must be made or removed on a host, and making it so |
 //! | [`router`] | which request is answered by what, and the HTTP proxy that does it |
 //! | [`probe`] | whether something answers as expected |
+//!
+//! Nothing is on by default; the crate `flowline` turns on what a deployer needs.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `url` | addresses from and to `url::Url` |
+//! | `router` | the HTTP reverse proxy on loopback, and the small HTTP client for probes |
+//! | `process` | the provisioner for one plain host: release directories, processes, logs (Linux) |
+//! | `testkit` | behaviour suites for implementers of the traits |
 
 pub mod address;
 pub mod environment;

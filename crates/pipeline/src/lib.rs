@@ -37,6 +37,18 @@
 //!   each waiter and for each that dies. Within one run the more important step ([`Policy::priority`](plan::Policy::priority)) is tried first.
 //! * *A step's time-out counts while no worker lives.* It does for the whole run, and for a step that waits for something from outside; an
 //!   attempt that died with its process gets its time anew, as its work is repeated anew.
+//!
+//! Nothing is on by default; the crate `flowline` turns on what a deployer needs.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `process` | the local executor: hermetic processes; files into a release directory |
+//! | `container` | the container executor, through the Docker API on a unix socket (Docker, Podman) |
+//! | `ssh` | the executor over SSH, through the system's `ssh` |
+//! | `archive` | a step that packs a directory into an archive that is the same for the same tree |
+//! | `http` | a step that asks an address over plain HTTP |
+//! | `sql` | a step that migrates SQLite files |
+//! | `testkit` | behaviour suites for implementers of the traits, and the crash matrix |
 
 mod cancel;
 pub mod ci;

@@ -15,6 +15,20 @@
 //! | [`client`], [`provider`] | how applications ask for flags (OpenFeature), and who answers |
 //! | [`source`] | where documents come from, and what is served when they don't |
 //! | [`life`] | what a release does next, who an edit would move, which flags are stale |
+//!
+//! Nothing is on by default; the crate `flowline` turns on what a deployer needs.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `config` | our own flags from TOML and JSON files, with errors that point at file, line and column |
+//! | `yaml` | the same from YAML files |
+//! | `schema` | the JSON Schema of our own flag documents |
+//! | `tokio` | contexts of transactions that follow a task of tokio |
+//! | `http` | flags over plain HTTP/1.1: polling, Unleash, OFREP |
+//! | `openfeature` | a provider for the crate `open-feature` |
+//! | `growthbook-decrypt` | encrypted payloads of GrowthBook |
+//! | `scan` | finding flags in source trees |
+//! | `testkit` | behaviour suites for implementers of the traits |
 
 pub mod client;
 pub mod context;
