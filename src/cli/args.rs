@@ -75,11 +75,15 @@ Ends with 0 if there is nothing to do, 2 if there is, 1 if it is denied or fails
         /// Write Markdown
         #[arg(long)]
         markdown: bool,
+        /// As if nothing had been built before
+        #[arg(long)]
+        no_cache: bool,
     },
     /// Deploy: build, stage and verify beside what runs, then switch
     #[command(after_help = "Examples:
   apply production                    the newest commit of the main branch
   apply production --plan plan.json   exactly the plan that was looked at, or nothing
+  apply production --no-cache         build anew what was built before
 
 Safe to repeat: a deployment that was cut goes on, one that is done changes nothing.")]
     Apply {
@@ -91,6 +95,12 @@ Safe to repeat: a deployment that was cut goes on, one that is done changes noth
         /// Deploy the sealed plan in FILE, if it is still exactly what would be done
         #[arg(long, value_name = "FILE")]
         plan: Option<PathBuf>,
+        /// Build anew what was built before, and compute every pure step anew; what runs already is left alone
+        #[arg(long)]
+        no_cache: bool,
+        /// Go on with a run whose functions were sealed by another build of this program
+        #[arg(long)]
+        allow_other_build: bool,
     },
     /// Show what runs where, and what waits
     #[command(after_help = "Examples:
@@ -144,7 +154,9 @@ Secrets are masked. Of each step at most 512 KiB are kept: its first lines and i
   approve production                       the deployment that waits there
   approve deploy-7-4fa2b1c3-0 --by grace   in somebody's name, until 8 hours from now
 
-The approval names the digest of the exact plan. The deployment goes on with the next `apply`.")]
+The approval names the digest of the exact plan. The deployment goes on with the next `apply`.
+
+Ends with 0 if nothing is missing, 3 if more people must approve, 1 if this person is not asked.")]
     Approve {
         /// The run, its beginning, an environment (its newest run), or ENVIRONMENT/N (its deployment N)
         run: String,
@@ -157,6 +169,48 @@ The approval names the digest of the exact plan. The deployment goes on with the
         /// How long it counts
         #[arg(long = "for", default_value = "8h", value_name = "TIME", value_parser = duration)]
         valid: SignedDuration,
+    },
+    /// Say what became of a step that was cut, where nobody but a person can know
+    #[command(after_help = "Examples:
+  resolve production web/migrate --did-not     it did not happen: it runs again
+  resolve deploy-7-4fa2b1c3-0 web/migrate --happened --output '{\"rows\": 7}'
+
+`status` and `why RUN` name the steps. The deployment goes on with the next `apply`.")]
+    #[command(group = clap::ArgGroup::new("became").required(true))]
+    Resolve {
+        /// The run, its beginning, an environment (its newest run), or ENVIRONMENT/N (its deployment N)
+        run: String,
+        /// The step
+        step: String,
+        /// It took effect
+        #[arg(long, group = "became")]
+        happened: bool,
+        /// It did not; it runs again
+        #[arg(long, group = "became")]
+        did_not: bool,
+        /// What it gave, for the steps that take it [default: null]
+        #[arg(long, value_name = "JSON", conflicts_with = "did_not", value_parser = json, allow_negative_numbers = true)]
+        output: Option<serde_json::Value>,
+    },
+    /// Tell a run that waits something from outside
+    #[command(after_help = "Examples:
+  signal production                            whatever waits for a signal there
+  signal nightly-3 '{\"passed\": true}'          with a value
+  signal nightly-3 --step load-test --id 4711  heard once, however often it is called
+
+The run goes on when whoever started it calls again.")]
+    Signal {
+        /// The run, its beginning, an environment (its newest run), or ENVIRONMENT/N (its deployment N)
+        run: String,
+        /// What it is told: JSON [default: null]
+        #[arg(value_parser = json, allow_negative_numbers = true)]
+        value: Option<serde_json::Value>,
+        /// Only this step
+        #[arg(long)]
+        step: Option<String>,
+        /// What the signal is recognised by, so that a repetition is not heard [default: its value]
+        #[arg(long, value_name = "NAME")]
+        id: Option<String>,
     },
     /// Bring back the release before, without CI
     #[command(after_help = "Examples:
@@ -200,7 +254,8 @@ The approval names the digest of the exact plan. The deployment goes on with the
     /// Print the JSON Schema of a file, for editors
     #[command(after_help = "Examples:
   schema                         which there are
-  schema topology > flowline.schema.json")]
+  schema topology > flowline.schema.json
+  schema plan     of what `plan --out` writes")]
     Schema {
         /// Which
         name: Option<String>,
@@ -303,13 +358,17 @@ Call it again after a commit; the change moves on.")]
     /// Hold the router and keep alive what should run, until told to stop
     #[command(after_help = "Examples:
   serve               at 127.0.0.1:8080
-  serve --port 0      at any free port")]
+  serve --port 0      at any free port
+
+With --json the address is an event on standard error, before anything is served: `serve.listening`.")]
     Serve {
         /// The port on 127.0.0.1; 0 for any free one
         #[arg(long, short, default_value_t = 8080)]
         port: u16,
     },
     /// Stop every process that this deployer runs on this host; `serve` starts them again
+    #[command(after_help = "Examples:
+  halt   before the machine is turned off, or the state folder removed")]
     Halt,
     /// Write a first topology, the grants beside it, and a page to deliver
     #[command(after_help = "Examples:
@@ -377,6 +436,11 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     if parsed.is_positive() { Ok(parsed) } else { Err("it must be longer than nothing".to_owned()) }
 }
 
+fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("{error}; a text needs quotes of its own: '\"{text}\"'"))
+}
+
 /// A call that was understood.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -384,6 +448,8 @@ pub(super) struct Call {
     pub(super) verb: Verb,
     /// The command's name: `ci render`.
     pub(super) name: String,
+    /// What the program is called: in help, in hints, in completions and in CI files.
+    pub(super) program: String,
 }
 
 /// Everything that may be called, the deployer's own commands included.
@@ -395,6 +461,11 @@ pub(super) fn command(cli: &Cli, program: &str) -> clap::Command {
     if let Some(version) = &cli.version {
         root = root.version(version.clone());
     }
+    // Its examples name files that are called like the program.
+    root = root.mut_subcommand("completions", |command| {
+        let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        command.after_help(examples.replace("deployer", program))
+    });
     for own in &cli.own {
         let name = own.command.get_name().to_owned();
         root = match root.find_subcommand(&name) {
@@ -406,7 +477,7 @@ pub(super) fn command(cli: &Cli, program: &str) -> clap::Command {
 }
 
 /// What the program is called: as it was told, or like its file.
-pub(super) fn program(cli: &Cli, args: &[OsString]) -> String {
+fn program(cli: &Cli, args: &[OsString]) -> String {
     let file = || {
         let path = std::path::Path::new(args.first()?);
         Some(path.file_stem()?.to_str()?.to_owned())
@@ -434,8 +505,8 @@ pub(super) fn parse(cli: &Cli, args: &[OsString], colour: bool) -> Result<Call, 
     if let Some((word, below)) = matches.subcommand()
         && let Some(own) = cli.own.iter().position(|own| own.command.get_name() == word)
     {
-        return Ok(Call { globals, verb: Verb::Own(own, below.clone()), name });
+        return Ok(Call { globals, verb: Verb::Own(own, below.clone()), name, program });
     }
     let verb = Verb::from_arg_matches_mut(&mut matches).map_err(refused)?;
-    Ok(Call { globals, verb, name })
+    Ok(Call { globals, verb, name, program })
 }

@@ -9,7 +9,7 @@ use flowline_core::{
 };
 use flowline_pipeline::{
     ci::{CiError, RenderError},
-    plan::{IdError, OpenError},
+    plan::{Denial, IdError, OpenError},
     report::{LogError, ReadError},
     run::RunError,
 };
@@ -46,8 +46,13 @@ pub enum CliError {
         help: String,
     },
     /// The plan asks for something that is not granted.
-    #[error("the plan is denied: {}", .0.join("; "))]
-    Denied(Vec<String>),
+    #[error("the plan is denied: {}", said(.denials))]
+    Denied {
+        /// What is denied, each with its step, its resource and the reason.
+        denials: Vec<Denial>,
+        /// The plan, as [`Plan::to_json`](flowline_pipeline::Plan::to_json) writes it.
+        plan: Box<Value>,
+    },
     /// A file can't be read or written.
     #[error("cannot {doing} {file}")]
     File {
@@ -63,12 +68,17 @@ pub enum CliError {
     Interrupted,
 }
 
+fn said(denials: &[Denial]) -> String {
+    let said: Vec<_> = denials.iter().map(|denial| format!("{}: {}", denial.step, denial.reason)).collect();
+    said.join("; ")
+}
+
 impl Kinded for CliError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Unknown { .. } => ErrorKind::NotFound,
             Self::Usage { .. } => ErrorKind::Invalid,
-            Self::Denied(_) => ErrorKind::Denied,
+            Self::Denied { .. } => ErrorKind::Denied,
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             Self::File { .. } => ErrorKind::Unavailable,
             Self::Interrupted => ErrorKind::Cancelled,
@@ -84,6 +94,8 @@ pub(super) struct Failure {
     message: String,
     help: Option<String>,
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// What is denied, and the plan that asks for it.
+    denied: Option<(Vec<Denial>, Value)>,
 }
 
 impl Failure {
@@ -94,7 +106,7 @@ impl Failure {
             Some(CliError::Unknown { help, .. } | CliError::Usage { help, .. }) => {
                 (error.to_string(), Some(help.clone()))
             }
-            Some(CliError::Denied(_)) => {
+            Some(CliError::Denied { .. }) => {
                 let help =
                     "ask the owner of these resources for a grant; `plan` shows everything that is asked for";
                 (chain(error), Some(help.to_owned()))
@@ -102,7 +114,15 @@ impl Failure {
             Some(CliError::Interrupted) => {
                 (error.to_string(), Some("the same call goes on with it".to_owned()))
             }
+            // What was done is undone by then, and nothing is left to look at.
+            _ if kind == ErrorKind::Cancelled => {
+                (chain(error), Some("the same call does it anew".to_owned()))
+            }
             _ => (chain(error), None),
+        };
+        let denied = match error.downcast_ref::<CliError>() {
+            Some(CliError::Denied { denials, plan }) => Some((denials.clone(), (**plan).clone())),
+            _ => None,
         };
         let mut diagnostics = Vec::new();
         let mut at = Some(error);
@@ -124,7 +144,7 @@ impl Failure {
             }
             at = error.source();
         }
-        Self { kind, retry, message, help, diagnostics }
+        Self { kind, retry, message, help, diagnostics, denied }
     }
 
     /// The exit code that scripts see.
@@ -152,7 +172,8 @@ impl Failure {
     }
 
     pub(super) fn json(&self, command: &str) -> Value {
-        json!({
+        let again = self.retry == Retry::Later || matches!(self.kind, ErrorKind::Busy | ErrorKind::Cancelled);
+        let mut object = json!({
             "format_version": FORMAT_VERSION,
             "command": command,
             "exit": self.exit().code(),
@@ -160,10 +181,15 @@ impl Failure {
                 "kind": self.kind.to_string(),
                 "message": self.message,
                 "help": self.help,
-                "again": self.retry == Retry::Later || self.kind == ErrorKind::Busy,
+                "again": again,
                 "diagnostics": self.diagnostics,
             },
-        })
+        });
+        if let Some((denials, plan)) = &self.denied {
+            object["error"]["denials"] = json!(denials);
+            object["error"]["plan"] = plan.clone();
+        }
+        object
     }
 }
 
@@ -221,7 +247,11 @@ impl Refused {
         }
         let _gone = if self.json {
             let message = self.error.to_string();
-            let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let message = match self.error.kind() {
+                // What it renders is the help.
+                Kind::DisplayHelpOnMissingArgumentOrSubcommand => "say which command",
+                _ => message.lines().next().unwrap_or_default().trim_start_matches("error: "),
+            };
             let help: Vec<&str> = rendered_tips(&text);
             let object = json!({
                 "format_version": FORMAT_VERSION,

@@ -17,7 +17,7 @@
 //! | `release` | turns a feature on for a share of the people |
 //! | `status`, `history`, `timeline`, `why` | what there is, what happened, and for which reason |
 //! | `logs`, `report` | what a run printed; its page in HTML |
-//! | `approve` | lets a deployment go on that waits for people |
+//! | `approve`, `signal`, `resolve` | let a run go on that waits for people, for something from outside, or for what only a person can know |
 //! | `serve`, `halt` | the router and supervisor of this host |
 //! | `ci render`, `ci check` | the thin file that starts the deployer in CI |
 //! | `init`, `schema`, `completions` | a first project, editors, shells |
@@ -29,13 +29,15 @@
 //! | 0 | done; for `plan`: nothing to do; for `ci check`: the committed file is up to date |
 //! | 1 | it failed, or the call is wrong |
 //! | 2 | `plan`: there is something to do; `ci check`: the committed file differs |
-//! | 3 | not now: it waits for people, for a time, or for another process; the same call goes on |
-//! | 130 | it was interrupted; the same call goes on |
+//! | 3 | not now: it waits for people, for a time, or for another process; the same call goes on; for `approve`: more people must |
+//! | 130 | it was interrupted; the same call goes on, or does it anew if what was done is undone |
 //!
 //! # For machines
 //!
 //! `--json` prints one object on standard output, whatever happens: `format_version`, `command`, `exit`, and `result` or `error`. While a
-//! run is under way, its [events](crate::pipeline::report::EventReporter) go to standard error, or with `--events FILE` to a file.
+//! run is under way, its [events](crate::pipeline::report::EventReporter) go to standard error, or with `--events FILE` to a file; so does
+//! the address at which `serve` listens, before anything is served (`serve.listening`). A plan that is denied stands in `error`, with
+//! everything that is denied as a list. `schema answer` prints the JSON Schema.
 //!
 //! # In a CI system
 //!
@@ -243,7 +245,7 @@ impl Cli {
             Ok(call) => call,
             Err(refused) => return refused.show(out, err),
         };
-        let session = Session::new(self, &call.globals, &call.name, delivers, surroundings, wish.cancel());
+        let session = Session::new(&call, delivers, surroundings, wish.cancel());
         let work = verbs::run(self, session.clone(), call.verb);
         let done = progress::drive(session.telling(), work, &wish, err).await;
         session.finish(done, out, err)

@@ -6,16 +6,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use flowline_core::error::BoxError;
+use flowline_core::{Timestamp, error::BoxError};
 use flowline_pipeline::{
     ci::{Annotation, CiKind, Variable},
     run::Cancel,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
-    Answer, Cli, CliError, Exit, FORMAT_VERSION, Surroundings, args::Globals, failure::Failure, paint::Paint,
+    Answer, CliError, Exit, FORMAT_VERSION, Surroundings,
+    args::{Call, Globals},
+    failure::Failure,
+    paint::Paint,
     progress::Telling,
 };
 use crate::delivery::{Delivery, DeliveryError, Setup};
@@ -69,20 +72,13 @@ struct Inner {
 }
 
 impl Session {
-    pub(super) fn new(
-        cli: &Cli,
-        globals: &Globals,
-        command: &str,
-        delivers: Delivers,
-        surroundings: Surroundings,
-        cancel: Cancel,
-    ) -> Self {
-        let telling = Telling::new(globals, &surroundings);
+    pub(super) fn new(call: &Call, delivers: Delivers, surroundings: Surroundings, cancel: Cancel) -> Self {
+        let telling = Telling::new(&call.globals, &surroundings);
         let inner = Inner {
             source: Mutex::new(delivers.0),
-            globals: globals.clone(),
-            command: command.to_owned(),
-            program: cli.name.clone().unwrap_or_else(|| "deployer".to_owned()),
+            globals: call.globals.clone(),
+            command: call.name.clone(),
+            program: call.program.clone(),
             surroundings,
             telling,
             cancel,
@@ -152,6 +148,11 @@ impl Session {
     /// Tells the person a line while the command is at work; on standard error, and not with `--quiet`.
     pub fn say(&self, text: impl AsRef<str>) {
         self.0.telling.say(text.as_ref());
+    }
+
+    /// Tells machines that something happened, as the events of runs are told: with `--json` on standard error, with `--events` in a file.
+    pub(super) fn tell(&self, time: Timestamp, event: &str, fields: Value) -> Result<(), BoxError> {
+        self.0.telling.event(time, event, fields)
     }
 
     /// The wish to stop: the first Ctrl-C.

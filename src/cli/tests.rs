@@ -1,5 +1,9 @@
 //! The command line, called in process: what it prints, what it answers, and how it ends.
 
+mod json;
+mod outside;
+mod schema;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -143,6 +147,8 @@ async fn help_works_anywhere_and_names_commands_and_exit_codes() {
       logs         Show what the steps of a run printed
       report       Write a run's page in HTML: one self-contained file
       approve      Agree with the plan of a run that waits for approval
+      resolve      Say what became of a step that was cut, where nobody but a person can know
+      signal       Tell a run that waits something from outside
       rollback     Bring back the release before, without CI
       why          Show everything that was recorded about something, with the reasons
       graph        Draw the steps of a deployment, and what waits for what
@@ -193,11 +199,8 @@ async fn every_command_shows_examples() {
         let below: Vec<_> = command.get_subcommands().collect();
         if below.is_empty() { vec![command] } else { below }
     }) {
-        let name = command.get_name();
-        if name != "halt" {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.starts_with("Examples:\n"), "{name}");
-        }
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.starts_with("Examples:\n"), "{}", command.get_name());
     }
 }
 
@@ -217,6 +220,7 @@ async fn the_help_of_a_command_shows_how_it_is_called() {
                             or the main branch]
           --out <FILE>      Keep the sealed plan in FILE
           --markdown        Write Markdown
+          --no-cache        As if nothing had been built before
       -h, --help            Print help
 
     Everywhere:
@@ -437,33 +441,6 @@ async fn a_plan_that_was_looked_at_is_applied_as_it_was_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_deployment_waits_for_approval_and_goes_on() {
-    let place = Place::new().await;
-    let file = place.shop().join("flowline.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    let gate = "[environments.production.approval]\nquorum = 1\nby = [\"grace\"]\n";
-    std::fs::write(&file, format!("{text}\n{gate}")).unwrap();
-    let waits = place.said(&["apply"]).await;
-    assert_eq!(waits.exit, Exit::Later, "{}", waits.err);
-    let last = waits.err.split("error: ").last().unwrap();
-    insta::assert_snapshot!(last, @r"
-    the deployment to `production` waits: `approval` needs 1 more approval, by one of `grace`; let run `deploy-1-e4f520ea-0` go on with `approve`, then call again
-      note: call again later; it goes on where it is
-    ");
-    let status = place.said(&["status", "--json"]).await;
-    assert_eq!(status.json()["result"]["unfinished"][0]["outcome"], "unfinished");
-    let wrong = place.said(&["approve", "production", "--by", "ada"]).await;
-    assert_eq!(wrong.exit, Exit::Done, "{}", wrong.err);
-    assert_eq!(place.said(&["apply"]).await.exit, Exit::Later, "ada is not asked");
-    let approved = place.said(&["approve", "production", "--by", "grace"]).await;
-    assert_eq!(approved.exit, Exit::Done, "{}", approved.err);
-    let applied = place.said(&["apply"]).await;
-    assert!(applied.out.starts_with("production is at 1.0.0"), "{}{}", applied.out, applied.err);
-    let none = place.said(&["approve", "production", "--by", "grace"]).await;
-    assert_eq!(none.exit, Exit::Failed);
-}
-
-#[tokio::test]
 async fn what_is_denied_is_refused_before_anything_happens() {
     let place = Place::new().await;
     std::fs::write(place.folder.path().join("grants.toml"), "").unwrap();
@@ -478,6 +455,48 @@ async fn what_is_denied_is_refused_before_anything_happens() {
     }
     let json = place.said(&["apply", "--json"]).await;
     assert_eq!(json.json()["error"]["kind"], "denied");
+}
+
+#[tokio::test]
+async fn a_program_is_called_as_its_file_is() {
+    let place = Place::new().await;
+    let cli = Cli::new().surroundings(Surroundings { directory: place.shop(), ..Surroundings::none() });
+    for (args, expected) in [
+        (&["plan"][..], "to do it: shipit apply production\n"),
+        (&["status"], "nobody serves this host; `shipit serve` does\n"),
+        (&["ci", "render"], "run: exec shipit apply production\n"),
+        (&["completions", "bash"], "complete -F _shipit -o nosort"),
+        (&["completions", "--help"], "> ~/.zfunc/_shipit\n"),
+        (&["--help"], "Usage: shipit [OPTIONS] <COMMAND>\n"),
+    ] {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let args = ["/usr/local/bin/shipit"].iter().chain(args);
+        let _exit = cli.try_run(args, place.setup(&[]), &mut out, &mut err).await;
+        let said = String::from_utf8([out, err].concat()).unwrap();
+        assert!(said.contains(expected), "{said}");
+        for other in ["deployer apply", "`deployer ", "_deployer", "Usage: deployer"] {
+            assert!(!said.contains(other), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_built_before_is_built_anew_if_asked() {
+    let place = Place::new().await;
+    let page = std::fs::read_to_string(place.shop().join("web/index.html")).unwrap();
+    assert_eq!(place.said(&["apply"]).await.exit, Exit::Done);
+    place.change("1.1.0", "<title>shop</title> new");
+    assert_eq!(place.said(&["apply"]).await.exit, Exit::Done);
+    place.change("1.0.0\n", &page);
+    let reused = place.said(&["plan"]).await;
+    assert!(!reused.out.contains("web/build"), "{}", reused.out);
+    let anew = place.said(&["plan", "--no-cache"]).await;
+    assert!(anew.out.contains("> web/build"), "{}", anew.out);
+    assert!(anew.out.ends_with("to do it: deployer apply production --no-cache\n"), "{}", anew.out);
+    let applied = place.said(&["apply", "--no-cache", "--allow-other-build", "--json"]).await;
+    assert_eq!(applied.json()["result"]["built"], serde_json::json!(["web"]), "{}", applied.out);
+    let logs = place.said(&["logs", "production", "web/build"]).await;
+    assert!(logs.out.starts_with("built `web` 1.0.0: "), "{}", logs.out);
 }
 
 #[tokio::test]
@@ -591,38 +610,6 @@ async fn a_shell_can_complete_commands_of_the_deployers_own() {
         String::from_utf8(out).unwrap(),
         "{\"command\":\"greet\",\"exit\":0,\"format_version\":1,\"result\":{}}\n"
     );
-}
-
-#[test]
-fn the_schemas_know_exactly_the_keys_that_are_read() {
-    use crate::topology::{Component, Persistent, Previews, Probe, Topology, Verification};
-    use flowline_core::grant::{Grant, Grants};
-    /// The keys that a type reads, as it says itself when it meets another.
-    fn keys<T: serde::de::DeserializeOwned>() -> Vec<String> {
-        let error = serde_json::from_str::<T>(r#"{"no-such-key": 1}"#).err().unwrap().to_string();
-        let known = error.split_once("expected").unwrap().1;
-        let mut keys: Vec<String> = known.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-        keys.sort();
-        keys
-    }
-    fn declared(schema: &str, at: &str) -> Vec<String> {
-        let value: Value = serde_json::from_str(schema).unwrap();
-        let mut keys: Vec<String> = value.pointer(at).unwrap().as_object().unwrap().keys().cloned().collect();
-        keys.sort();
-        keys
-    }
-    let topology = include_str!("schema/topology.json");
-    assert_eq!(declared(topology, "/properties"), keys::<Topology>());
-    assert_eq!(declared(topology, "/$defs/component/properties"), keys::<Component>());
-    assert_eq!(declared(topology, "/$defs/environment/properties"), keys::<Persistent>());
-    assert_eq!(declared(topology, "/properties/previews/properties"), keys::<Previews>());
-    assert_eq!(declared(topology, "/$defs/verify/properties"), keys::<Verification>());
-    assert_eq!(declared(topology, "/$defs/probe/properties"), keys::<Probe>());
-    let gate = "/$defs/environment/properties/approval/properties";
-    assert_eq!(declared(topology, gate), keys::<flowline_pipeline::steps::ApprovalGate>());
-    let grants = include_str!("schema/grants.json");
-    assert_eq!(declared(grants, "/properties"), keys::<Grants>());
-    assert_eq!(declared(grants, "/$defs/grant/properties"), keys::<Grant>());
 }
 
 #[test]

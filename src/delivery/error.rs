@@ -8,6 +8,8 @@ use flowline_core::{
     verdict::Verdict,
 };
 
+use flowline_pipeline::run::Cause;
+
 use crate::source::SourceError;
 
 /// Why a delivery's verb did not do what it was asked.
@@ -67,15 +69,16 @@ pub enum DeliveryError {
         /// With all evidence.
         verdict: Verdict,
     },
-    /// The deployment was stopped before the switch, for another reason than its verification. Users were not touched.
-    #[error("{what} was stopped on its way to `{environment}`: {reason}")]
+    /// The deployment was stopped before the switch, for another reason than its verification. Users were not touched. If it was cancelled,
+    /// the same call does it anew.
+    #[error("{what} was stopped on its way to `{environment}`: {cause}")]
     Stopped {
         /// The release.
         what: String,
         /// Where it should have gone.
         environment: String,
-        /// Why.
-        reason: String,
+        /// Why: a step failed, it took too long, or somebody wished to stop.
+        cause: Cause,
     },
     /// A deployment could not be finished, nor wholly undone. The same call goes on with it.
     #[error(
@@ -99,6 +102,39 @@ pub enum DeliveryError {
         /// The run.
         run: String,
         /// What each step waits for, for people.
+        reasons: String,
+    },
+    /// A deployment was cut where nobody but a person can say whether a step took effect. Once [`Delivery::resolve`](super::Delivery::resolve)
+    /// was told, the same call goes on with it.
+    #[error(
+        "the deployment to `{environment}` needs a person: {reasons}; look, say what is true with `resolve {run} STEP --happened` or `--did-not`, then call again"
+    )]
+    NeedsPerson {
+        /// The environment.
+        environment: String,
+        /// The run.
+        run: String,
+        /// Why each step needs one, for people.
+        reasons: String,
+    },
+    /// A run has nothing that is open for what came from outside.
+    #[error("run `{run}` has no open {what}: it is {state}; `status` names the runs that wait")]
+    NotOpen {
+        /// What it would be.
+        what: &'static str,
+        /// The run.
+        run: String,
+        /// How it stands.
+        state: &'static str,
+    },
+    /// An approval was not given, as it would count at no gate. Nothing was recorded.
+    #[error("`{by}` can't approve run `{run}`: {reasons}")]
+    NotAsked {
+        /// Who would approve.
+        by: String,
+        /// The run.
+        run: String,
+        /// Why it counts at none of its gates, and who is asked.
         reasons: String,
     },
     /// What would be done is no longer what was looked at.
@@ -203,11 +239,17 @@ impl Kinded for DeliveryError {
             Self::Payload(source) => source.kind(),
             Self::Store { source, .. } => source.kind(),
             Self::Source(source) => source.kind(),
-            Self::Unknown { .. } | Self::NothingToRollBack { .. } => ErrorKind::NotFound,
+            Self::Unknown { .. } | Self::NotOpen { .. } | Self::NothingToRollBack { .. } => {
+                ErrorKind::NotFound
+            }
             Self::NotReady { waiting: true, .. }
             | Self::Waiting { .. }
+            | Self::NeedsPerson { .. }
             | Self::ServedElsewhere { .. }
             | Self::DeployedElsewhere { .. } => ErrorKind::Busy,
+            Self::NotAsked { .. } => ErrorKind::Denied,
+            Self::Stopped { cause: Cause::Cancelled, .. } => ErrorKind::Cancelled,
+            Self::Stopped { cause: Cause::TimedOut, .. } => ErrorKind::TimedOut,
             Self::Run(source) => source.kind(),
             Self::NotReady { .. }
             | Self::NotVerified { .. }
@@ -225,6 +267,7 @@ impl Kinded for DeliveryError {
             Self::Part { retry, .. } => *retry,
             Self::NotReady { waiting: true, .. }
             | Self::Waiting { .. }
+            | Self::NeedsPerson { .. }
             | Self::ServedElsewhere { .. }
             | Self::DeployedElsewhere { .. } => Retry::Later,
             _ => Retry::Never,

@@ -13,7 +13,7 @@
 //! | [`release`](Delivery::release) | turns a feature on for a share of the people |
 //! | [`rollback`](Delivery::rollback) | brings back the release before, from any host, without CI |
 //! | [`close`](Delivery::close) | removes a preview |
-//! | [`runs`](Delivery::runs), [`run`](Delivery::run), [`approve`](Delivery::approve) | shows runs with plan, journal and logs; lets one go on |
+//! | [`runs`](Delivery::runs), [`run`](Delivery::run), [`approve`](Delivery::approve), [`signal`](Delivery::signal), [`resolve`](Delivery::resolve) | shows runs with plan, journal and logs; lets one go on |
 //! | [`why`](Delivery::why), [`timeline`](Delivery::timeline) | says what happened, and how far a change has got |
 //!
 //! Each verb decides by pure functions, seals a plan, and runs it durably: a process that is killed anywhere is started again with the
@@ -72,6 +72,7 @@ pub use self::{
     feature::{Exposure, Released},
     preview::{Preview, Received},
     routes::{RoutingError, candidate_of, table as route_table},
+    runs::Gate,
     serve::{ServeStatus, Serving},
     setup::Setup,
     timeline::{Milestone, Timeline, kind},
@@ -90,6 +91,10 @@ pub struct Delivery {
     inner: Arc<Inner>,
     reporter: Option<Arc<dyn Reporter>>,
     cancel: Cancel,
+    /// Nothing is taken from what was built or computed before.
+    anew: bool,
+    /// Runs that another build of the deployer began are gone on with.
+    any_build: bool,
 }
 
 #[derive(Debug)]
@@ -169,7 +174,13 @@ impl Delivery {
             router: RwLock::new(None),
             routing: tokio::sync::Mutex::new(()),
         };
-        Ok(Self { inner: Arc::new(inner), reporter: setup.reporter, cancel: Cancel::new() })
+        Ok(Self {
+            inner: Arc::new(inner),
+            reporter: setup.reporter,
+            cancel: Cancel::new(),
+            anew: false,
+            any_build: false,
+        })
     }
 
     /// The same delivery, whose runs are shown through `reporter` from now on; other clones keep theirs.
@@ -183,6 +194,22 @@ impl Delivery {
     #[must_use]
     pub fn with_cancel(mut self, cancel: Cancel) -> Self {
         self.cancel = cancel;
+        self
+    }
+
+    /// The same delivery, which builds anew what was built before and computes every pure step anew. What runs already is left alone all the
+    /// same. Other clones keep theirs.
+    #[must_use]
+    pub fn without_cache(mut self) -> Self {
+        self.anew = true;
+        self
+    }
+
+    /// The same delivery, which goes on with runs whose functions were sealed by another build of the deployer; without it they are refused.
+    /// Other clones keep theirs.
+    #[must_use]
+    pub fn allow_other_build(mut self) -> Self {
+        self.any_build = true;
         self
     }
 

@@ -102,7 +102,7 @@ impl Delivery {
             let found = self.store().get::<Artifact>(&key).await;
             let found =
                 found.map_err(DeliveryError::store(format!("looking for a build of `{component}`")))?;
-            if let Some((_, artifact)) = found
+            if let Some((_, artifact)) = found.filter(|_| !self.anew)
                 && self.provisioner().artifacts().contains(artifact.content)
             {
                 built.insert(component.clone(), artifact);

@@ -16,7 +16,7 @@ use flowline_core::{
 use flowline_pipeline::{
     Draft, Plan, Runner, Sealed,
     plan::{Planner, StepId},
-    run::{Ended, EveryReporter, Reporter},
+    run::{Cause, Ended, EveryReporter, Reporter},
     step::Registry,
     steps::ApprovalGateStep,
 };
@@ -125,8 +125,15 @@ impl Delivery {
         let report = report.map_err(|error| DeliveryError::part(doing(), error))?;
         match &report.ended {
             Ended::Succeeded => {}
-            Ended::Undone { cause, .. } => return Err(self.stopped(run, order, &cause.to_string()).await?),
-            Ended::Waiting { steps, .. } | Ended::NeedsPerson { steps } => {
+            Ended::Undone { cause, .. } => return Err(self.stopped(run, order, cause).await?),
+            Ended::NeedsPerson { steps } => {
+                return Err(DeliveryError::NeedsPerson {
+                    environment: order.environment.to_string(),
+                    run: run.to_string(),
+                    reasons: waits(steps),
+                });
+            }
+            Ended::Waiting { steps, .. } => {
                 return Err(DeliveryError::Waiting {
                     environment: order.environment.to_string(),
                     run: run.to_string(),
@@ -186,8 +193,17 @@ impl Delivery {
     }
 
     /// Records that a deployment was stopped, tells the shepherd, and answers the error that says why.
-    async fn stopped(&self, run: &RunId, order: &Order, cause: &str) -> Result<DeliveryError, DeliveryError> {
-        let verdict = self.verdict_of_run(run).await?.filter(|verdict| !verdict.passed());
+    async fn stopped(
+        &self,
+        run: &RunId,
+        order: &Order,
+        cause: &Cause,
+    ) -> Result<DeliveryError, DeliveryError> {
+        // A verification that was cut short by a wish or a limit says nothing of the release.
+        let verdict = match cause {
+            Cause::Failed { .. } => self.verdict_of_run(run).await?.filter(|verdict| !verdict.passed()),
+            _ => None,
+        };
         let change = match &order.change {
             Some(change) => Some(self.change(change).await?),
             None => None,
@@ -195,7 +211,7 @@ impl Delivery {
         let shepherd = change.as_ref().map_or(&self.topology().shepherd, |change| &change.shepherd);
         let reason = verdict
             .as_ref()
-            .map_or_else(|| cause.to_owned(), |verdict| format!("verification came out as {verdict}"));
+            .map_or_else(|| cause.to_string(), |verdict| format!("verification came out as {verdict}"));
         let environment = &order.environment;
         let now = self.clock().now();
         let data = serde_json::json!({ "environment": environment, "run": run, "commit": order.commit, "reason": reason });
@@ -233,7 +249,9 @@ impl Delivery {
             Some(verdict) => {
                 DeliveryError::NotVerified { what, environment: environment.to_string(), verdict }
             }
-            None => DeliveryError::Stopped { what, environment: environment.to_string(), reason },
+            None => {
+                DeliveryError::Stopped { what, environment: environment.to_string(), cause: cause.clone() }
+            }
         })
     }
 
@@ -264,6 +282,8 @@ impl Delivery {
         .actor(self.actor())
         // The lease on the environment keeps two processes from walking one run; a dead one's run is taken over at once.
         .holder("the holder of the environment");
+        let runner = if self.anew { runner.without_cache() } else { runner };
+        let runner = if self.any_build { runner.allow_other_build() } else { runner };
         let keeper: Arc<dyn Reporter> = Arc::new(self.logs().keep(run, Arc::clone(self.clock())));
         Ok(runner.reporter(Arc::new(EveryReporter::new([keeper].into_iter().chain(self.reporter())))))
     }

@@ -246,9 +246,11 @@ fn an_interrupted_deployment_is_undone_and_the_same_call_does_it() {
     let rest = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
     let output = wait(child, Duration::from_secs(30));
     let rest = rest.join().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{rest:#?}");
+    assert_eq!(output.status.code(), Some(130), "{rest:#?}");
     assert!(rest.iter().any(|line| line == "web/stage: undone"), "{rest:#?}");
-    assert!(rest.iter().any(|line| line.contains("it was cancelled")), "{rest:#?}");
+    let told = "was stopped on its way to `production`: it was cancelled";
+    assert!(rest.iter().any(|line| line.starts_with("error: commit ") && line.ends_with(told)), "{rest:#?}");
+    assert!(rest.iter().any(|line| line.contains("help: the same call does it anew")), "{rest:#?}");
     assert!(project.done(&["status"]).contains("nothing is deployed"));
     std::fs::write(project.state().join("go"), "").unwrap();
     assert!(project.done(&["apply"]).starts_with("production is at 1.0.0"));

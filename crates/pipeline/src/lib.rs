@@ -38,6 +38,8 @@
 //! * *A step's time-out counts while no worker lives.* It does for the whole run, and for a step that waits for something from outside; an
 //!   attempt that died with its process gets its time anew, as its work is repeated anew.
 //!
+//! # Cargo features
+//!
 //! Nothing is on by default; the crate `flowline` turns on what a deployer needs.
 //!
 //! | feature | what it adds |

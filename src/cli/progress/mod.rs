@@ -10,21 +10,23 @@ use std::{
     fs::File,
     future::Future,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use flowline_core::{
+    Timestamp,
     clock::{Clock, SystemClock},
     error::BoxError,
 };
 use flowline_pipeline::{
     ci::{CiFiles, CiKind, CiReporter},
-    report::EventReporter,
+    report::{EVENTS_VERSION, EventReporter},
     run::{EveryReporter, PlainReporter, Progress, Reporter},
 };
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{Answer, CliError, Surroundings, args::Globals, paint::Paint, session::Wish};
@@ -117,9 +119,7 @@ impl Telling {
     pub(super) fn reporter(&self, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn Reporter>>, BoxError> {
         let mut reporters: Vec<Arc<dyn Reporter>> = Vec::new();
         if let Some(path) = &self.events {
-            let file = File::options().append(true).create(true).open(path).map_err(|source| {
-                CliError::File { doing: "write events to", file: path.display().to_string(), source }
-            })?;
+            let file = events_file(path)?;
             reporters.push(Arc::new(EventReporter::new(file, Arc::clone(clock))));
         }
         match (self.mode, &self.ci) {
@@ -148,6 +148,19 @@ impl Telling {
         }
     }
 
+    /// One event for machines, in the shape of a run's.
+    pub(super) fn event(&self, time: Timestamp, event: &str, mut fields: Value) -> Result<(), BoxError> {
+        fields["format_version"] = EVENTS_VERSION.into();
+        fields["time"] = time.to_string().into();
+        fields["event"] = event.into();
+        if let Some(path) = &self.events {
+            writeln!(events_file(path)?, "{fields}").map_err(|source| unwritable(path, source))?;
+        } else if self.mode == Mode::Events {
+            let _queued = writeln!(self.lines.clone(), "{fields}");
+        }
+        Ok(())
+    }
+
     pub(super) fn ci(&self) -> Option<&Arc<CiReporter<Pipe>>> {
         self.ci.as_ref()
     }
@@ -162,6 +175,14 @@ impl Telling {
             }
         }
     }
+}
+
+fn events_file(path: &Path) -> Result<File, CliError> {
+    File::options().append(true).create(true).open(path).map_err(|source| unwritable(path, source))
+}
+
+fn unwritable(path: &Path, source: io::Error) -> CliError {
+    CliError::File { doing: "write events to", file: path.display().to_string(), source }
 }
 
 /// Drives `work` to its end, showing what is told meanwhile, unless somebody wishes twice to stop.

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use flowline_core::error::BoxError;
+use flowline_core::{error::BoxError, name::EnvironmentName};
 use flowline_pipeline::Sealed;
 
 use super::{host::Routed, revision};
@@ -12,24 +12,41 @@ use crate::{
     delivery::{Deployed, PlannedDeployment},
 };
 
+/// What is to be deployed, and how, as it was called.
+pub(super) struct Wanted {
+    pub(super) environment: Option<String>,
+    pub(super) revision: Option<String>,
+    pub(super) no_cache: bool,
+    pub(super) any_build: bool,
+}
+
+impl Wanted {
+    /// The delivery that does it so, and where.
+    fn of(&self, session: &Session) -> Result<(Delivery, EnvironmentName), BoxError> {
+        let mut delivery = session.delivery()?;
+        if self.no_cache {
+            delivery = delivery.without_cache();
+        }
+        if self.any_build {
+            delivery = delivery.allow_other_build();
+        }
+        let environment = names::lasting(&delivery, self.environment.as_deref())?;
+        Ok((delivery, environment))
+    }
+}
+
 pub(super) async fn plan(
     session: &Session,
-    environment: Option<&str>,
-    told: Option<&str>,
+    wanted: &Wanted,
     out: Option<&Path>,
     markdown: bool,
 ) -> Result<Answer, BoxError> {
-    let delivery = session.delivery()?;
-    let environment = names::lasting(&delivery, environment)?;
-    let revision = revision(session, &delivery, told);
+    let (delivery, environment) = wanted.of(session)?;
+    let revision = revision(session, &delivery, wanted.revision.as_deref());
     let planned = delivery.plan(&environment, &revision).await?;
-    let denials = planned.denials();
+    refuse_denied(session, &planned)?;
     let mut text =
         if markdown { planned.plan().to_markdown() } else { session.paint().plan(&planned.to_string()) };
-    if !denials.is_empty() {
-        session.say(planned.to_string().trim_end());
-        return Err(CliError::Denied(denials).into());
-    }
     let sealed = planned.plan().clone().seal()?;
     if let Some(out) = out {
         let bytes = sealed.to_bytes()?;
@@ -43,7 +60,10 @@ pub(super) async fn plan(
     if !markdown && changes {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{}", session.paint().soft(format!("sealed as {}", sealed.digest())));
-        let next = out.map_or(String::new(), |out| format!(" --plan {}", out.display()));
+        let mut next = out.map_or(String::new(), |out| format!(" --plan {}", out.display()));
+        if wanted.no_cache {
+            next.push_str(" --no-cache");
+        }
         let _ = writeln!(text, "to do it: {} apply {environment}{next}", session.program());
     }
     Ok(Answer::text(text)
@@ -60,12 +80,10 @@ pub(super) async fn plan(
 
 pub(super) async fn apply(
     session: &Session,
-    environment: Option<&str>,
-    told: Option<&str>,
+    wanted: &Wanted,
     plan: Option<&Path>,
 ) -> Result<Answer, BoxError> {
-    let delivery = session.delivery()?;
-    let environment = names::lasting(&delivery, environment)?;
+    let (delivery, environment) = wanted.of(session)?;
     let deployed = if let Some(path) = plan {
         let bytes = fs::read(path).map_err(|source| CliError::File {
             doing: "read the plan",
@@ -88,7 +106,7 @@ pub(super) async fn apply(
         let routed = Routed::ensure(session, &delivery).await?;
         routed.over(delivery.deploy_sealed(&environment, &sealed).await).await?
     } else {
-        let revision = revision(session, &delivery, told);
+        let revision = revision(session, &delivery, wanted.revision.as_deref());
         let planned = delivery.plan(&environment, &revision).await?;
         refuse_denied(session, &planned)?;
         let routed = Routed::ensure(session, &delivery).await?;
@@ -98,13 +116,13 @@ pub(super) async fn apply(
 }
 
 /// A plan that is denied is shown, so that what is asked for can be read at once.
-fn refuse_denied(session: &Session, planned: &PlannedDeployment) -> Result<(), CliError> {
-    let denials = planned.denials();
+fn refuse_denied(session: &Session, planned: &PlannedDeployment) -> Result<(), BoxError> {
+    let denials = planned.plan().denied().to_vec();
     if denials.is_empty() {
         return Ok(());
     }
     session.say(planned.to_string().trim_end());
-    Err(CliError::Denied(denials))
+    Err(CliError::Denied { denials, plan: planned.plan().to_json()?.into() }.into())
 }
 
 pub(super) async fn rollback(

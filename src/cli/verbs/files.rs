@@ -13,29 +13,18 @@ use crate::cli::{Answer, Cli, CliError, Session, args, names, schema};
 pub(super) fn schema(name: Option<&str>) -> Result<Answer, BoxError> {
     let Some(name) = name else {
         let mut text = String::new();
-        for (name, of, schema) in schema::ALL {
-            let has = if schema.is_some() { "" } else { "; there is no schema" };
-            add!(text, "{name:<10} {of}{has}\n");
+        for (name, of, _) in schema::ALL {
+            add!(text, "{name:<10} {of}\n");
         }
-        let names: Vec<_> =
-            schema::ALL.iter().filter(|(_, _, schema)| schema.is_some()).map(|(name, ..)| name).collect();
+        let names: Vec<_> = schema::ALL.iter().map(|(name, ..)| name).collect();
         return Ok(Answer::text(text).with("schemas", names));
     };
-    match schema::ALL.iter().find(|(known, ..)| *known == name) {
-        Some((_, _, Some(schema))) => {
-            let value: serde_json::Value = serde_json::from_str(schema)?;
-            Ok(Answer::text(*schema).with("schema", value))
-        }
-        Some((_, of, None)) => Err(CliError::Usage {
-            problem: format!("{of} has no JSON Schema"),
-            help: "its shape is that of the type, which its documentation shows".to_owned(),
-        }
-        .into()),
-        None => {
-            let known: Vec<_> = schema::ALL.iter().map(|(name, ..)| (*name).to_owned()).collect();
-            Err(names::unknown("schema", name, &known).into())
-        }
-    }
+    let Some((.., schema)) = schema::ALL.iter().find(|(known, ..)| *known == name) else {
+        let known: Vec<_> = schema::ALL.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        return Err(names::unknown("schema", name, &known).into());
+    };
+    let value: serde_json::Value = serde_json::from_str(schema)?;
+    Ok(Answer::text(*schema).with("schema", value))
 }
 
 pub(super) fn completions(

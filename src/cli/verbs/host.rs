@@ -1,6 +1,7 @@
 //! `serve` and `halt`; and the router for the length of one command, where nobody serves.
 
 use flowline_core::error::BoxError;
+use serde_json::json;
 
 use crate::{
     Delivery,
@@ -12,6 +13,8 @@ pub(super) async fn serve(session: &Session, port: u16) -> Result<Answer, BoxErr
     let delivery = session.delivery()?;
     let serving = delivery.serve(port).await?;
     let address = serving.address();
+    let told = json!({ "address": address.to_string(), "url": format!("http://{address}/") });
+    session.tell(delivery.clock().now(), "serve.listening", told)?;
     session.say(format!(
         "the router listens at http://{address}/; Ctrl-C ends it, and what was started keeps running"
     ));

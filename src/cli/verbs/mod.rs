@@ -21,12 +21,13 @@ use crate::Delivery;
 /// Does what `verb` says.
 pub(super) async fn run(cli: &Cli, session: Session, verb: Verb) -> Result<Answer, BoxError> {
     match verb {
-        Verb::Plan { environment, revision, out, markdown } => {
-            deploy::plan(&session, environment.as_deref(), revision.as_deref(), out.as_deref(), markdown)
-                .await
+        Verb::Plan { environment, revision, out, markdown, no_cache } => {
+            let wanted = deploy::Wanted { environment, revision, no_cache, any_build: false };
+            deploy::plan(&session, &wanted, out.as_deref(), markdown).await
         }
-        Verb::Apply { environment, revision, plan } => {
-            deploy::apply(&session, environment.as_deref(), revision.as_deref(), plan.as_deref()).await
+        Verb::Apply { environment, revision, plan, no_cache, allow_other_build } => {
+            let wanted = deploy::Wanted { environment, revision, no_cache, any_build: allow_other_build };
+            deploy::apply(&session, &wanted, plan.as_deref()).await
         }
         Verb::Rollback { environment, from } => {
             deploy::rollback(&session, environment.as_deref(), from).await
@@ -39,6 +40,13 @@ pub(super) async fn run(cli: &Cli, session: Session, verb: Verb) -> Result<Answe
         Verb::Report { run, out } => runs::report(&session, &run, out.as_deref()).await,
         Verb::Approve { run, step, by, valid } => {
             runs::approve(&session, &run, step.as_deref(), by.as_deref(), valid).await
+        }
+        Verb::Resolve { run, step, happened, did_not: _, output } => {
+            let output = happened.then(|| output.unwrap_or_default());
+            runs::resolve(&session, &run, &step, output).await
+        }
+        Verb::Signal { run, value, step, id } => {
+            runs::signal(&session, &run, value.unwrap_or_default(), step.as_deref(), id.as_deref()).await
         }
         Verb::Graph { what, format, revision } => {
             graph::graph(&session, what.as_deref(), format, revision.as_deref()).await

@@ -1,12 +1,12 @@
-//! `logs`, `report`, `approve`: a run afterwards, and one that waits.
+//! `logs`, `report`: a run afterwards. `approve`, `resolve`, `signal`: one that waits.
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use flowline_core::{SignedDuration, error::BoxError, name::Person};
-use flowline_pipeline::exec::Stream;
-use serde_json::json;
+use flowline_core::{SignedDuration, digest::Digest, error::BoxError, name::Person};
+use flowline_pipeline::{exec::Stream, run::Resolution};
+use serde_json::{Value, json};
 
-use crate::cli::{Answer, CliError, Session, names};
+use crate::cli::{Answer, CliError, Exit, Session, names};
 
 pub(super) async fn logs(
     session: &Session,
@@ -104,11 +104,72 @@ pub(super) async fn approve(
     let by = Person::new(by.unwrap_or(delivery.actor()))?;
     let gates = delivery.approve(&run, step.as_ref(), &by, valid).await?;
     let plan = delivery.run(&run).await?.plan.digest();
-    let names: Vec<_> = gates.iter().map(|gate| format!("`{gate}`")).collect();
+    let counted: Vec<_> =
+        gates.iter().filter(|gate| gate.counted).map(|gate| format!("`{}`", gate.step)).collect();
+    let mut text = format!("{by} approved plan {} at {} of run {run}", plan.short(), counted.join(", "));
+    let missing: Vec<_> =
+        gates.iter().filter_map(|gate| Some(format!("`{}` {}", gate.step, gate.missing.as_ref()?))).collect();
+    let exit = if missing.is_empty() {
+        text.push_str("; it goes on when it is applied again\n");
+        Exit::Done
+    } else {
+        let _ = writeln!(text, "; it waits still: {}", missing.join("; "));
+        Exit::Later
+    };
+    Ok(Answer::text(text)
+        .with("run", &run)
+        .with("plan", plan)
+        .with("by", &by)
+        .with("gates", &gates)
+        .with("open", missing.is_empty())
+        .exit(exit))
+}
+
+/// `happened` is what the step gave, if it took effect.
+pub(super) async fn resolve(
+    session: &Session,
+    run: &str,
+    step: &str,
+    happened: Option<Value>,
+) -> Result<Answer, BoxError> {
+    let delivery = session.delivery()?;
+    let run = names::run(&delivery, run).await?;
+    let view = delivery.run(&run).await?;
+    let known = view.state.steps().map(|(step, _)| step.clone());
+    let step = names::step(known.chain(view.steps.iter().map(|step| step.planned.id().clone())), step)?;
+    let word = if happened.is_some() { "happened" } else { "did not happen" };
+    let resolution = happened.clone().map_or(Resolution::DidNotHappen, Resolution::Happened);
+    delivery.resolve(&run, &step, resolution).await?;
+    let text = format!("`{step}` of run {run} {word}; it goes on when it is applied again\n");
+    Ok(Answer::text(text)
+        .with("run", &run)
+        .with("step", &step)
+        .with("happened", happened.is_some())
+        .with("output", happened))
+}
+
+pub(super) async fn signal(
+    session: &Session,
+    run: &str,
+    value: Value,
+    step: Option<&str>,
+    id: Option<&str>,
+) -> Result<Answer, BoxError> {
+    let delivery = session.delivery()?;
+    let run = names::run(&delivery, run).await?;
+    let step = match step {
+        Some(step) => {
+            let view = delivery.run(&run).await?;
+            Some(names::step(view.steps.iter().map(|step| step.planned.id().clone()), step)?)
+        }
+        None => None,
+    };
+    let id = id.map_or_else(|| Digest::of(value.to_string()).short(), str::to_owned);
+    let steps = delivery.signal(&run, step.as_ref(), &id, value.clone()).await?;
+    let told: Vec<_> = steps.iter().map(|step| format!("`{step}`")).collect();
     let text = format!(
-        "{by} approved plan {} at {} of run {run}; it goes on when it is applied again\n",
-        plan.short(),
-        names.join(", ")
+        "{} of run {run} was told; it goes on when whoever started it calls again\n",
+        told.join(", ")
     );
-    Ok(Answer::text(text).with("run", &run).with("plan", plan).with("by", &by).with("gates", &gates))
+    Ok(Answer::text(text).with("run", &run).with("steps", &steps).with("id", id).with("value", value))
 }

@@ -57,7 +57,7 @@ impl Step for Building {
         let delivery = self.0.delivery();
         let key = record::artifact_key(&spec.component, &spec.source).map_err(name)?;
         let known = delivery.store().get::<Artifact>(&key).await.map_err(StepError::of)?;
-        if let Some((_, artifact)) = known
+        if let Some((_, artifact)) = known.filter(|_| !delivery.anew)
             && delivery.provisioner().artifacts().contains(artifact.content)
         {
             context.say(format!("`{}` was built before: {}", spec.component, artifact.content.short()));
