@@ -9,25 +9,76 @@ use std::{
 
 use super::support::program;
 
-/// One command of the guide and what it prints.
+/// What a page holds for a new user, in its order.
+#[derive(Debug)]
+enum Piece {
+    /// A question, or a step.
+    Section,
+    /// A block of TOML.
+    Toml { line: usize, text: String },
+    /// A command.
+    Shown(Shown),
+}
+
+/// One command of the guide, how it ends, and what it prints; `None` where its block shows no output at all.
 #[derive(Debug)]
 struct Shown {
     line: usize,
     command: String,
-    prints: Vec<String>,
+    exit: i32,
+    prints: Option<Vec<String>>,
 }
 
-/// The commands of the `console` blocks that show a prompt.
-fn shown(text: &str) -> Vec<Shown> {
+impl Shown {
+    /// Reads `command  # what it is for; ends with 2`. Without such words it ends with 0.
+    fn new(line: usize, text: &str) -> Self {
+        let (command, comment) = text.split_once("  #").unwrap_or((text, ""));
+        let exit = comment.split("ends with ").nth(1).map_or(0, |rest| {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or_else(|_| panic!("line {line}: how does it end? {text}"))
+        });
+        Self { line, command: command.trim_end().to_owned(), exit, prints: Some(Vec::new()) }
+    }
+}
+
+/// The sections, the blocks of TOML and the commands of a page. A `console` block is made of commands behind `$ ` and what they print.
+fn pieces(text: &str) -> Vec<Piece> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let Some(language) = line.strip_prefix("```") else {
+            found.extend(line.starts_with("## ").then_some(Piece::Section));
+            continue;
+        };
+        let block: Vec<_> = lines.by_ref().take_while(|(_, line)| *line != "```").collect();
+        match language {
+            "toml" => {
+                let lines: Vec<_> = block.iter().map(|(_, line)| *line).collect();
+                let text = lines.join("\n") + "\n";
+                found.push(Piece::Toml { line: number + 1, text });
+            }
+            "console" => found.extend(commands(&block).into_iter().map(Piece::Shown)),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn commands(block: &[(usize, &str)]) -> Vec<Shown> {
     let mut found: Vec<Shown> = Vec::new();
-    let mut inside = false;
-    for (number, line) in text.lines().enumerate() {
-        if let Some(fence) = line.strip_prefix("```") {
-            inside = fence == "console";
-        } else if let (true, Some(command)) = (inside, line.strip_prefix("$ ")) {
-            found.push(Shown { line: number + 1, command: command.to_owned(), prints: Vec::new() });
-        } else if let (true, Some(last)) = (inside, found.last_mut()) {
-            last.prints.push(line.to_owned());
+    for (number, line) in block {
+        if let Some(command) = line.strip_prefix("$ ") {
+            found.push(Shown::new(number + 1, command));
+        } else {
+            let last =
+                found.last_mut().unwrap_or_else(|| panic!("line {}: no prompt before {line}", number + 1));
+            last.prints.get_or_insert_default().push((*line).to_owned());
+        }
+    }
+    // A block of commands alone does not show what they print.
+    if found.len() == block.len() {
+        for shown in &mut found {
+            shown.prints = None;
         }
     }
     found
@@ -93,25 +144,43 @@ impl Shell {
         command
     }
 
-    /// What it prints, the router's port as a new user would have it.
-    fn run(&mut self, command: &str) -> String {
+    /// What it prints, the router's port as a new user would have it, and how it ends.
+    fn run(&mut self, command: &str) -> (String, i32) {
         if let Some(background) = command.strip_suffix(" &") {
             let port = if background == "deployer serve" { " --port 0" } else { "" };
             let script = format!("exec {background}{port}");
             let child = self.command(&script).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             self.serving = Some(child);
             self.port = Some(self.await_port());
-            return String::new();
+            return (String::new(), 0);
         }
         let there = self.folder.path().join("there");
-        let script = format!("{{ {command}\n}} 2>&1; pwd > '{}'", there.display());
+        let script = format!("{{ {command}\n}} 2>&1; code=$?; pwd > '{}'; exit $code", there.display());
         let output = self.command(&script).output().unwrap();
         self.at = std::fs::read_to_string(there).unwrap().trim().into();
         let text = String::from_utf8(output.stdout).unwrap();
-        match self.port {
+        let text = match self.port {
             Some(port) => text.replace(&format!(":{port}/"), ":8080/"),
             None => text,
+        };
+        (text, output.status.code().unwrap())
+    }
+
+    /// Runs a command of `page`, which must end and print as it is said there.
+    fn hold(&mut self, page: &str, shown: &Shown) {
+        let (printed, exit) = self.run(&shown.command);
+        let at = format!("{page}:{}: `{}`", shown.line, shown.command);
+        assert_eq!(exit, shown.exit, "{at} ends with {exit} and prints\n{printed}");
+        if let Some(prints) = &shown.prints {
+            let lines: Vec<&str> = printed.lines().collect();
+            assert!(all_fit(prints, &lines), "{at} prints\n{printed}");
         }
+    }
+
+    /// Runs what the test needs besides.
+    fn prepare(&mut self, command: &str) {
+        let (printed, exit) = self.run(command);
+        assert_eq!(exit, 0, "`{command}`: {printed}");
     }
 
     fn await_port(&self) -> u16 {
@@ -141,22 +210,108 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+fn page(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
 #[test]
 fn the_tutorial_prints_what_it_says() {
-    let text = std::fs::read_to_string(root().join("docs/guide/tutorial.md")).unwrap();
-    let commands = shown(&text);
-    assert!(commands.len() > 20, "{commands:#?}");
+    let path = "docs/guide/tutorial.md";
     let mut shell = Shell::new();
-    for shown in commands {
-        let printed = shell.run(&shown.command);
-        let lines: Vec<&str> = printed.lines().collect();
-        assert!(
-            all_fit(&shown.prints, &lines),
-            "docs/guide/tutorial.md:{}: `{}` prints\n{printed}",
-            shown.line,
-            shown.command
-        );
+    let mut held = 0;
+    for piece in pieces(&page(path)) {
+        match piece {
+            Piece::Section => {}
+            Piece::Toml { line, text } => assert_depends(&text, &format!("{path}:{line}")),
+            Piece::Shown(shown) => {
+                shell.hold(path, &shown);
+                held += 1;
+            }
+        }
     }
+    assert!(held > 20, "{held}");
+}
+
+/// The dependencies of a deployer's own package: this package's features, by their names, and nothing that is not to be had.
+fn assert_depends(text: &str, at: &str) {
+    let told: toml::Table = text.parse().unwrap_or_else(|error| panic!("{at}: {error}"));
+    let manifest: toml::Table = page("Cargo.toml").parse().unwrap();
+    let flowline = told["dependencies"]["flowline"].as_table().unwrap();
+    assert!(flowline.contains_key("path") || flowline.contains_key("git"), "{at}: it is not on crates.io");
+    for feature in flowline["features"].as_array().unwrap() {
+        assert!(manifest["features"].get(feature.as_str().unwrap()).is_some(), "{at}: {feature:?}");
+    }
+}
+
+#[test]
+fn the_how_tos_do_what_they_say() {
+    let path = "docs/guide/how_to.md";
+    let mut shell = Shell::new();
+    shell
+        .prepare("deployer init shop && cd shop && git init -q -b main && git add -A && git commit -qm Open");
+    shell.prepare("git branch cart && deployer apply && deployer propose 123 cart");
+    let file = shell.at.join("flowline.toml");
+    let first = std::fs::read_to_string(&file).unwrap();
+    let (mut answer, mut held) = (0, 0);
+    for piece in pieces(&page(path)) {
+        match piece {
+            // Each question is asked by somebody who has something to deploy, and a topology without the other answers.
+            Piece::Section => {
+                answer += 1;
+                std::fs::write(&file, &first).unwrap();
+                shell.prepare(&format!("echo 1.{answer}.0 > web/VERSION && git commit -qam {answer}"));
+            }
+            Piece::Toml { line, text } => {
+                let topology = std::fs::read_to_string(&file).unwrap();
+                std::fs::write(&file, format!("{topology}\n{text}")).unwrap();
+                let (printed, exit) = shell.run("deployer status");
+                assert_eq!(exit, 0, "{path}:{line}: {printed}");
+            }
+            Piece::Shown(shown) => {
+                shell.hold(path, &shown);
+                held += 1;
+            }
+        }
+    }
+    assert!(held >= 10, "{held}");
+}
+
+#[test]
+fn the_readme_does_what_it_says() {
+    let path = "README.md";
+    let mut shell = Shell::new();
+    let mut held = 0;
+    for piece in pieces(&page(path)) {
+        let Piece::Shown(shown) = piece else { continue };
+        // The build that runs this test is not started within it.
+        if let Some(called) = shown.command.strip_prefix("cargo ") {
+            let example = called.split("--example ").nth(1);
+            assert!(
+                example.is_none_or(|name| root().join(format!("examples/{name}.rs")).exists()),
+                "{called}"
+            );
+            continue;
+        }
+        shell.hold(path, &shown);
+        held += 1;
+    }
+    assert!(held >= 8, "{held}");
+}
+
+#[test]
+fn a_command_is_read_with_how_it_ends() {
+    let text = "## A\n```console\n$ a  # ends with 3: it waits\n$ b\nout\n```\n```toml\nx = 1\n```\n```console\n$ c && d\n```\n";
+    let pieces = pieces(text);
+    let [Piece::Section, Piece::Shown(a), Piece::Shown(b), Piece::Toml { line: 7, text }, Piece::Shown(c)] =
+        &pieces[..]
+    else {
+        panic!("{pieces:?}")
+    };
+    assert_eq!((a.line, a.command.as_str(), a.exit, a.prints.as_deref()), (3, "a", 3, Some(&[][..])));
+    assert_eq!((b.exit, b.prints.as_deref()), (0, Some(&["out".to_owned()][..])));
+    assert_eq!((text.as_str(), c.command.as_str(), c.prints.as_deref()), ("x = 1\n", "c && d", None));
+    let silent = std::panic::catch_unwind(|| super::guide::pieces("```console\na\n```\n"));
+    assert!(silent.is_err(), "a block without a prompt is not skipped");
 }
 
 #[test]
