@@ -99,7 +99,7 @@ impl Plan {
         }))
     }
 
-    /// The plan for a comment on a pull request.
+    /// The plan for a comment on a pull request, with every resource that is touched, and the digest that an approval names.
     pub fn to_markdown(&self) -> String {
         let mut text =
             format!("### {}\n\n| | step | what | undo |\n| --- | --- | --- | --- |\n", headline(self));
@@ -116,10 +116,11 @@ impl Plan {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "| `{sign}` | `{}` | {}{} | {undo} |",
+                "| `{sign}` | `{}` | {}{}{} | {undo} |",
                 node.id(),
                 cell(what),
-                cell(&times(node, "; "))
+                cell(&times(node, "; ")),
+                touched(node)
             );
         }
         for denial in self.denied() {
@@ -130,6 +131,12 @@ impl Plan {
                 denial.rule,
                 cell(&denial.reason)
             );
+        }
+        // What is denied can't be approved.
+        if self.denied().is_empty()
+            && let Ok(digest) = self.digest()
+        {
+            let _ = writeln!(text, "\nAn approval names `{digest}`.");
         }
         text
     }
@@ -200,6 +207,18 @@ fn times(node: &PlannedNode, separator: &str) -> String {
 /// Text within double quotes of DOT.
 fn quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\r', '\n'], " ")
+}
+
+/// The resources that a step touches, for a cell of a Markdown table.
+fn touched(node: &PlannedNode) -> String {
+    let mut text = String::new();
+    for observed in node.preview.iter().flat_map(|preview| &preview.resources) {
+        let _ = write!(text, "<br>{} `{}`", observed.action.word(), observed.resource);
+        if !observed.details.is_empty() {
+            let _ = write!(text, ": {}", cell(&observed.details.join("; ")));
+        }
+    }
+    text
 }
 
 /// Text for one cell of a Markdown table.

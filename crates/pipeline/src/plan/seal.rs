@@ -131,7 +131,7 @@ impl Plan {
         Ok(Sealed { plan: self, digest })
     }
 
-    fn digest(&self) -> Result<Digest, serde_json::Error> {
+    pub(super) fn digest(&self) -> Result<Digest, serde_json::Error> {
         let bytes = serde_json::to_vec(&self.data)?;
         Ok(Digester::new("flowline plan 1").part(bytes).finish())
     }

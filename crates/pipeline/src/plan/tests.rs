@@ -116,15 +116,18 @@ async fn text_says_what_changes_what_stays_and_what_cannot_be_undone() {
               target: old -> void
     cannot be undone: `point/c.awesome.com`
     ");
-    insta::assert_snapshot!(plan.to_markdown(), @r"
+    let digest = plan.clone().seal().unwrap().digest().to_string();
+    insta::assert_snapshot!(plan.to_markdown().replace(&digest, "DIGEST"), @r"
     ### plan `release` for `storefront`: 2 to change, 1 to run, 1 unchanged, 1 irreversible
 
     | | step | what | undo |
     | --- | --- | --- | --- |
     | `>` | `version` | calls a function of the deployer | nothing to undo |
-    | `~` | `point/a.awesome.com` | points a.awesome.com to new | yes |
-    | `=` | `point/b.awesome.com` | points b.awesome.com to old | yes |
-    | `~` | `point/c.awesome.com` | points c.awesome.com to void | **no** |
+    | `~` | `point/a.awesome.com` | points a.awesome.com to new<br>update `host:a.awesome.com`: target: old -> new | yes |
+    | `=` | `point/b.awesome.com` | points b.awesome.com to old<br>keep `host:b.awesome.com` | yes |
+    | `~` | `point/c.awesome.com` | points c.awesome.com to void<br>update `host:c.awesome.com`: target: old -> void | **no** |
+
+    An approval names `DIGEST`.
     ");
     insta::assert_snapshot!(planned(&[("a.awesome.com", "new")]).await.to_mermaid(), @r#"
     flowchart TD
@@ -151,6 +154,17 @@ async fn a_denial_is_in_the_plan_and_keeps_it_from_being_sealed() {
     ");
     let json = plan.to_json().unwrap();
     assert_eq!(json["applyable"], false);
+    insta::assert_snapshot!(plan.to_markdown(), @r"
+    ### plan `release` for `storefront`: 1 to change, 2 to run, 1 denied
+
+    | | step | what | undo |
+    | --- | --- | --- | --- |
+    | `>` | `version` | calls a function of the deployer | nothing to undo |
+    | `~` | `point/a.awesome.com` | points a.awesome.com to new<br>update `host:a.awesome.com`: target: old -> new | yes |
+    | `x` | `point/fun.com` | **denied** | yes |
+
+    > `point/fun.com` is **denied** by rule `grant`: `storefront` may not touch `host:fun.com`: it was granted only `host:*.awesome.com`; ask the owner of `host:fun.com` for a grant
+    ");
     let error = plan.seal().unwrap_err();
     assert_eq!(error.kind(), flowline_core::error::ErrorKind::Denied);
     insta::assert_snapshot!(error, @"the plan cannot be sealed, 1 of its effects are denied; first: `storefront` may not touch `host:fun.com`: it was granted only `host:*.awesome.com`; ask the owner of `host:fun.com` for a grant");
@@ -211,6 +225,14 @@ async fn drafts_that_contradict_themselves_are_refused() {
         };
         chain(&planner("old").plan(&draft).await.unwrap_err())
     };
+    let named = Draft {
+        name: "re\nlease".to_owned(),
+        app: "storefront".parse().unwrap(),
+        inputs: BTreeMap::new(),
+        nodes: Vec::new(),
+    };
+    let error = planner("old").plan(&named).await.unwrap_err();
+    insta::assert_snapshot!(error, @r"`re\nlease` cannot name a pipeline: it holds a control character; leave it out");
     insta::assert_snapshot!(said(vec![node("a", &["c"]), node("b", &["a"]), node("c", &["b"])]).await, @"steps wait for each other in a circle: `a` waits for `c` waits for `b` waits for `a`; take one of these edges away");
     insta::assert_snapshot!(said(vec![node("a", &[]), node("a", &[])]).await, @"step `a` is there twice; give one of them another id");
     insta::assert_snapshot!(said(vec![node("a", &["b"])]).await, @"step `a` waits for `b`, which is not in the plan");
@@ -236,4 +258,56 @@ async fn an_approval_counts_for_one_plan_until_its_time_and_not_by_the_author() 
     assert_eq!(own.check(&sealed, now, true), Ok(()));
     let other = Approval { plan: Digest::of("other"), ..own };
     assert!(matches!(other.check(&sealed, now, false), Err(ApprovalError::OtherPlan { .. })));
+}
+
+#[tokio::test]
+async fn a_plan_for_machines_has_a_version_and_keeps_its_shape() {
+    let plan = planned(&[("a.awesome.com", "new")]).await;
+    let mut json = plan.to_json().unwrap();
+    // What is computed from the rest stands elsewhere.
+    for pointer in ["/plan/fingerprints/host:a.awesome.com", "/plan/nodes/1/preview/resources/0/fingerprint"]
+    {
+        *json.pointer_mut(pointer).unwrap() = "FINGERPRINT".into();
+    }
+    json["plan"]["build"] = "BUILD".into();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&json).unwrap());
+}
+
+#[tokio::test]
+async fn templates_and_conditions_have_shapes_of_their_own() {
+    let mut pipeline = Pipeline::new("release", "storefront".parse().unwrap());
+    let needed = Function::<(), bool>::new("needed", 1).unwrap();
+    let hosts = Function::<(), Vec<String>>::new("hosts", 1).unwrap();
+    let sync = Function::<String, ()>::new("sync", 1).unwrap();
+    let needed_output = pipeline.call("needed", &needed, ());
+    let hosts_output = pipeline.call("hosts", &hosts, ());
+    pipeline.when(&needed_output, |pipeline| {
+        pipeline.call_each("sync", &sync, &hosts_output, 20, |host| host);
+    });
+    let mut registry = Registry::new();
+    registry.built_as(Digest::of("build"));
+    registry.function(&needed, FnStep::pure(|(): (), _| async { Ok(true) }));
+    registry.function(&hosts, FnStep::pure(|(): (), _| async { Ok(Vec::new()) }));
+    registry.function(&sync, FnStep::idempotent(|_: String, _| async { Ok(()) }));
+    let authority = Authority::new("storefront".parse().unwrap(), &Grants::default());
+    let planner = Planner::new(Arc::new(registry), authority, Arc::new(ManualClock::default()));
+    let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap();
+    insta::assert_snapshot!(plan.to_mermaid(), @r#"
+    flowchart TD
+      n0["needed<br/>fn/needed@1"]
+      n1["hosts<br/>fn/hosts@1"]
+      n2[["sync<br/>fn/sync@1<br/>for each of hosts, at most 20<br/>when needed"]]
+      n1 --> n2
+      n0 --> n2
+    "#);
+    insta::assert_snapshot!(plan.to_dot(), @r#"
+    digraph "release" {
+      node [shape=box];
+      n0 [label="needed\nfn/needed@1"];
+      n1 [label="hosts\nfn/hosts@1"];
+      n2 [label="sync\nfn/sync@1\nfor each of hosts, at most 20\nwhen needed", shape=box3d];
+      n1 -> n2;
+      n0 -> n2;
+    }
+    "#);
 }

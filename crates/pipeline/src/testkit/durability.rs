@@ -7,9 +7,9 @@ use std::{
 
 use async_trait::async_trait;
 use flowline_core::{
-    clock::{Clock, ManualClock},
+    clock::Clock,
     event::Recorded,
-    id::{Key, ResourceId, RunId},
+    id::{Key, ResourceId},
     journal::Fact,
     store::{
         Batch, Committed, Document, Durability, EventQuery, MemoryStore, Position, Store, StoreCapabilities,
@@ -19,11 +19,15 @@ use flowline_core::{
 use futures_util::future::{BoxFuture, FutureExt};
 use serde_json::Value;
 
-use super::{Trial, Violation};
+use super::{
+    Trial, Violation,
+    crash::{Log, MONTH, Process},
+    pace::{TrialClock, paced},
+};
 use crate::{
     plan::StepId,
     run::{
-        Cancel, Runner,
+        Runner,
         record::{StepFinished, StepResolved, StepSignalled, StepStarted, UndoBegun},
     },
     step::{BoundStep, Context, Effect, Happened, Preview, PreviewContext, StepError, Undo},
@@ -32,14 +36,16 @@ use crate::{
 const STARTS: &str =
     "a step that must not be repeated blindly starts after a record of it that survives the loss of power";
 const BEFORE: &str = "a step starts after the records of all that it waits for";
-const UNDOABLE: &str = "a step that can be undone starts after a record of it that survives the process";
+const TRACES: &str =
+    "a step that can be undone or changes a resource starts after a record of it that survives the process";
 const LEASES: &str = "leases survive the loss of power";
 const SIGNALS: &str = "approvals, signals and answers of people survive the loss of power";
 
-/// Runs the pipeline of `make` once, on a manual clock, and checks each of these:
+/// Runs the pipeline of `make` once, then rolls it back if it succeeded, on a clock as [`crash_matrix`](super::crash_matrix) has, and checks
+/// each of these:
 ///
 /// 1. a step that must not be repeated blindly (`Probed`, `Once`) starts after a `Synced` record of its start;
-/// 2. a step that can be undone starts after a record of its start;
+/// 2. a step that can be undone, or touches a resource and is not pure, starts after a record of its start;
 /// 3. a step starts after the records of all that it waits for were committed;
 /// 4. leases are `Synced`;
 /// 5. signals, answers of people and the decision to undo are `Synced`.
@@ -53,8 +59,9 @@ pub async fn durability<F>(make: impl Fn(Arc<dyn Clock>) -> F) -> Result<Durabil
 where
     F: Future<Output = Trial>,
 {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
-    let trial = make(Arc::clone(&clock)).await;
+    let time = TrialClock::default();
+    let clock: Arc<dyn Clock> = Arc::new(time.clone());
+    let (trial, log) = (make(Arc::clone(&clock)).await, Log::default());
     let ledger = Ledger { store: Arc::new(MemoryStore::new()), seen: Arc::default() };
     let seen = Arc::clone(&ledger.seen);
     let store: Arc<dyn Store> = Arc::new(ledger);
@@ -65,30 +72,49 @@ where
     });
     let before: Arc<std::collections::BTreeMap<_, _>> = Arc::new(before.collect());
     let registry = trial.registry.wrapped({
-        let seen = Arc::clone(&seen);
-        move |step| Arc::new(Watched { step, seen: Arc::clone(&seen), before: Arc::clone(&before) })
+        let (seen, log, time) = (Arc::clone(&seen), log.clone(), time.clone());
+        move |step| {
+            let watched = Watched { step, seen: Arc::clone(&seen), before: Arc::clone(&before) };
+            log.counting(Arc::new(watched), &time)
+        }
     });
     let runner = Runner::new(store, Arc::new(registry), trial.authority.clone(), clock)
-        .holder("the process under test");
-    let said = |detail: String| Violation { promise: "it converges", at: None, detail };
-    let run = RunId::new("durability").map_err(|error| said(error.to_string()))?;
-    let report = runner.run(&run, &trial.plan, &Cancel::new()).await;
-    let report = report.map_err(|error| said(flowline_core::error::chain(&error)))?;
-    if trial.rollback && report.succeeded() {
-        let back = runner.rollback(&run).await;
-        let _report = back.map_err(|error| said(flowline_core::error::chain(&error)))?;
+        .holder("the process under test")
+        .lease_for(MONTH)
+        .secrets(Arc::clone(&trial.secrets));
+    let said = |promise, rolled_back, detail| Violation { promise, at: Vec::new(), rolled_back, detail };
+    let process = Process { runner: &runner, trial: &trial, log: &log, clock: &time };
+    let told = async |rollback| match paced(
+        &time.manual,
+        || log.moves(),
+        || log.at_work(&time),
+        process.whole(rollback),
+    )
+    .await
+    {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(detail)) => Err(said("it converges", rollback, detail)),
+        Err(stuck) => Err(said("it ends", rollback, stuck.to_string())),
+    };
+    let report = told(false).await?;
+    let (commits, synced) = {
+        let seen = lock(&seen);
+        (seen.commits, seen.synced)
+    };
+    let rollback = report.succeeded();
+    if rollback {
+        let _report = told(true).await?;
     }
-    let seen = lock(&seen);
-    match &seen.broken {
-        Some((promise, detail)) => Err(Violation { promise, at: None, detail: detail.clone() }),
-        None => Ok(DurabilityReport { commits: seen.commits, synced: seen.synced, ended: report.ended }),
+    match &lock(&seen).broken {
+        Some((promise, detail)) => Err(said(promise, rollback, detail.clone())),
+        None => Ok(DurabilityReport { commits, synced, ended: report.ended }),
     }
 }
 
 /// How the check went.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DurabilityReport {
-    /// How many commits the run made, leases included.
+    /// How many commits the run made, leases included and a rollback after it not.
     pub commits: usize,
     /// How many of them waited for the disk.
     pub synced: usize,
@@ -215,9 +241,10 @@ impl BoundStep for Watched {
                 let recorded = seen.started_synced.contains(step);
                 seen.must(STARTS, recorded, || format!("step `{step}` ran without"));
             }
-            if self.undoing() == Undo::Compensate {
+            let traces = self.effect() != Effect::Pure && !self.touches().is_empty();
+            if traces || self.undoing() == Undo::Compensate {
                 let recorded = seen.started.contains(step);
-                seen.must(UNDOABLE, recorded, || format!("step `{step}` ran without"));
+                seen.must(TRACES, recorded, || format!("step `{step}` ran without"));
             }
             for before in self.before.get(step).into_iter().flatten() {
                 let recorded = seen.finished.contains(before);

@@ -5,7 +5,7 @@
 //! | [`step`](fn@step) | the suite of [`Step`](crate::step::Step): effect, preview, probe, undo, grants, secrets |
 //! | [`executor`](fn@executor) | the suite of [`Executor`](crate::exec::Executor) |
 //! | [`journal`](fn@journal) | runs on any [`Store`](flowline_core::store::Store): what survives, what is synced, who may walk |
-//! | [`crash_matrix`] | a whole pipeline on a manual clock, killed at every point at which it matters |
+//! | [`crash_matrix`] | a whole pipeline, forward and back, on a clock that jumps, killed at every point at which it matters and again in its recovery |
 //! | [`durability`](fn@durability) | each record of a run, against what it must survive |
 //! | [`Faults`] | any executor, step or reporter, failing or crashing at the call that a test chooses |
 
@@ -14,6 +14,7 @@ mod durability;
 mod executor;
 mod faults;
 mod journal;
+mod pace;
 mod step;
 
 pub use self::{

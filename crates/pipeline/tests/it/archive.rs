@@ -150,7 +150,7 @@ async fn packing_and_unpacking_survive_a_crash_anywhere() {
                     _ => Err(format!("{ended:?}")),
                 }
             };
-            Trial { registry, authority, plan, rollback: false, check: Box::new(check), wrap_store: None }
+            Trial::new(registry, authority, plan).check(check)
         })
         .await;
         report.unwrap_or_else(|violation| panic!("{violation}"));

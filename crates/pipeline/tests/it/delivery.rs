@@ -110,7 +110,7 @@ async fn changing_a_flag_survives_a_crash_anywhere() {
                     _ => Err(format!("{ended:?}: {said:?} {history}")),
                 }
             };
-            Trial { registry, authority, plan, rollback: false, check: Box::new(check), wrap_store: None }
+            Trial::new(registry, authority, plan).check(check)
         })
         .await;
         report.unwrap_or_else(|violation| panic!("{violation}"));
@@ -247,7 +247,7 @@ async fn promoting_keeps_every_promise_and_survives_a_crash_anywhere() {
                 let running = service.0.lock().unwrap().running;
                 if running == Some(expected) { Ok(()) } else { Err(format!("{ended:?}: {running:?}")) }
             };
-            Trial { registry, authority, plan, rollback: false, check: Box::new(check), wrap_store: None }
+            Trial::new(registry, authority, plan).check(check)
         })
         .await;
         report.unwrap_or_else(|violation| panic!("{violation}"));

@@ -432,14 +432,7 @@ async fn after_a_crash_a_run_does_not_take_its_own_change_for_somebody_elses() {
             let found = ["a", "b"].map(|host| hosts.get(&format!("{host}.awesome.com")).unwrap());
             if found == ["older", "newer"] { Ok(()) } else { Err(format!("{found:?}")) }
         };
-        Trial {
-            registry: site.registry,
-            authority: authority(),
-            plan,
-            rollback: false,
-            check: Box::new(check),
-            wrap_store: None,
-        }
+        Trial::new(site.registry, authority(), plan).check(check)
     })
     .await;
     report.unwrap_or_else(|violation| panic!("{violation}"));

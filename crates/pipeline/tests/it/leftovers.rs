@@ -12,7 +12,7 @@ use flowline_core::{
 use flowline_pipeline::{
     Cancel, Pipeline, Registry, Runner,
     exec::{Executor, LocalExecutor},
-    plan::{Planner, Policy},
+    plan::{Limits, Planner, Policy},
     run::{Ended, Progress, Reporter},
     step::Effect,
     steps::{self, RunCommand},
@@ -44,19 +44,54 @@ fn marked(mark: &str) -> usize {
     fs::read_dir("/proc").unwrap().flatten().filter(holds).count()
 }
 
-/// Runs a command that is deaf to SIGTERM and has children, and ends it by a cancel or its limit.
-async fn nothing_is_left(executor: Arc<dyn Executor>, name: &str, limit_ms: Option<u64>) {
+/// What ends a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Cancel,
+    /// Its own limit, which its executor keeps.
+    Limit,
+    /// The limits of its step, which the run keeps.
+    Attempt,
+    Total,
+    Heartbeat,
+}
+
+impl By {
+    const ALL: [Self; 5] = [Self::Cancel, Self::Limit, Self::Attempt, Self::Total, Self::Heartbeat];
+
+    fn limits(self) -> Limits {
+        match self {
+            Self::Cancel | Self::Limit => Limits::default(),
+            Self::Attempt => Limits { attempt_ms: Some(500), ..Limits::default() },
+            Self::Total => Limits { total_ms: Some(500), ..Limits::default() },
+            Self::Heartbeat => Limits { heartbeat_ms: Some(500), ..Limits::default() },
+        }
+    }
+
+    fn says(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancelled",
+            Self::Limit => "did not end within its limit",
+            Self::Attempt | Self::Total => "the attempt took longer than",
+            Self::Heartbeat => "gave no sign of life for 500 ms",
+        }
+    }
+}
+
+/// Runs a command that is deaf to SIGTERM and has children, and ends it.
+async fn nothing_is_left(executor: Arc<dyn Executor>, name: &str, by: By) {
     let dir = tempfile::tempdir().unwrap();
-    let mark = format!("MARK={name}-{}-{limit_ms:?}", std::process::id());
+    let mark = format!("MARK={name}-{}-{by:?}", std::process::id());
     let script = "trap '' TERM; (sleep 300 & sleep 300) & echo up; while :; do sleep 1; done";
     let mut command = RunCommand::new("/bin/sh", dir.path(), Effect::idempotent())
         .args(["-c", script])
         .env("PATH", "/usr/bin:/bin")
         .env("MARK", mark.split_once('=').unwrap().1);
-    command.limit_ms = limit_ms;
+    command.limit_ms = (by == By::Limit).then_some(500);
     let mut pipeline = Pipeline::new("leftovers", "storefront".parse().unwrap());
     let step = pipeline.step("serve", command);
     let mut policy = Policy::default();
+    policy.limits = by.limits();
     policy.locks = ["production".to_owned()].into();
     pipeline.policy(&step, policy);
 
@@ -68,13 +103,12 @@ async fn nothing_is_left(executor: Arc<dyn Executor>, name: &str, limit_ms: Opti
     let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
     let (store, cancel): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::new()), Cancel::new());
     let mut runner = Runner::new(Arc::clone(&store), registry, authority(), Arc::clone(&clock));
-    if limit_ms.is_none() {
+    if by == By::Cancel {
         runner = runner.reporter(Arc::new(CancelWhenUp(cancel.clone())));
     }
     let report = runner.run(&RunId::new("one").unwrap(), &plan, &cancel).await.unwrap();
     let Ended::Undone { cause, .. } = &report.ended else { panic!("{name}: {report:?}") };
-    let expected = if limit_ms.is_some() { "did not end within its limit" } else { "cancelled" };
-    assert!(cause.to_string().contains(expected), "{name}: {cause}");
+    assert!(cause.to_string().contains(by.says()), "{name}: {cause}");
 
     let leases = StoreLeases::new(Arc::clone(&store), clock);
     for lease in ["lease/lock/production", "lease/run/one"] {
@@ -86,8 +120,8 @@ async fn nothing_is_left(executor: Arc<dyn Executor>, name: &str, limit_ms: Opti
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_on_this_host() {
     let executor = LocalExecutor::new(Arc::new(SystemClock)).with_grace(SignedDuration::from_millis(300));
-    for limit in [None, Some(500)] {
-        nothing_is_left(Arc::new(executor.clone()), "local", limit).await;
+    for by in By::ALL {
+        nothing_is_left(Arc::new(executor.clone()), "local", by).await;
     }
 }
 
@@ -95,8 +129,8 @@ async fn nothing_is_left_on_this_host() {
 async fn nothing_is_left_of_a_container() {
     let Some(podman) = Podman::start() else { return };
     let executor = podman.executor().await.with_grace(SignedDuration::from_millis(300));
-    for limit in [None, Some(500)] {
-        nothing_is_left(Arc::new(executor.clone()), "container", limit).await;
+    for by in By::ALL {
+        nothing_is_left(Arc::new(executor.clone()), "container", by).await;
         assert_eq!(podman.containers(), Vec::<String>::new());
     }
 }
@@ -104,7 +138,7 @@ async fn nothing_is_left_of_a_container() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_on_another_host() {
     let Some(sshd) = Sshd::start() else { return };
-    for limit in [None, Some(500)] {
-        nothing_is_left(Arc::new(sshd.executor()), "ssh", limit).await;
+    for by in By::ALL {
+        nothing_is_left(Arc::new(sshd.executor()), "ssh", by).await;
     }
 }

@@ -8,18 +8,23 @@ use std::{
 };
 
 use flowline_core::{
+    SignedDuration,
     clock::{Clock, ManualClock},
     error::{ErrorKind, Kinded, chain},
     id::RunId,
     journal::Journal,
+    secret::Secret,
     store::{MemoryStore, Store},
 };
 use flowline_pipeline::{
     Cancel, Pipeline, Runner,
     pipeline::Constant,
-    plan::{ErrorClass, Limits, Policy, Retry, StepId},
+    plan::{ErrorClass, Limits, Planner, Policy, Retry, StepId},
     run::{Cause, CollectingReporter, Ended, OnFailure, Phase, Resolution, RunError},
-    step::{Context, FnStep, Function, StepError},
+    step::{Context, FnStep, Function, Secrets, StepError},
+    steps::{
+        ApprovalGate, ApprovalGateStep, Pause, PauseStep, SignalGate, SignalGateStep, TimeGate, TimeGateStep,
+    },
     testkit::{CrashPoint, Trial, WrapStore, crash_matrix, durability},
 };
 
@@ -132,31 +137,23 @@ async fn a_finished_run_is_rolled_back_by_the_same_machinery() {
 
 #[tokio::test]
 async fn killed_anywhere_it_converges_and_nothing_finished_runs_again() {
-    for (failing, rollback) in [(false, false), (true, false), (false, true)] {
+    for failing in [false, true] {
         let report = crash_matrix(async |clock: Arc<dyn Clock>| {
             let kit = Kit::new();
             let plan = kit.sealed(&kit.draft(failing), &clock).await;
             let world = kit.world.clone();
-            let gone = failing || rollback;
-            Trial {
-                registry: Arc::new(kit.registry),
-                authority: authority(),
-                plan,
-                rollback,
-                check: Box::new(move |_| {
-                    let expected = if gone {
-                        BTreeMap::new()
-                    } else {
-                        BTreeMap::from(["b", "c", "d"].map(|id| (id.to_owned(), 1)))
-                    };
-                    if world.all() == expected { Ok(()) } else { Err(format!("{:?}", world.all())) }
-                }),
-                wrap_store: None,
-            }
+            Trial::new(Arc::new(kit.registry), authority(), plan).check(move |ended| {
+                let expected = match ended {
+                    Ended::Succeeded => BTreeMap::from(["b", "c", "d"].map(|id| (id.to_owned(), 1))),
+                    _ => BTreeMap::new(),
+                };
+                if world.all() == expected { Ok(()) } else { Err(format!("{ended:?}: {:?}", world.all())) }
+            })
         })
         .await
-        .unwrap();
-        assert!(report.crashes > 25, "{report:?}");
+        .unwrap_or_else(|violation| panic!("{violation}"));
+        assert!(report.crashes > 50, "{report:?}");
+        assert_eq!(report.ended == Ended::Succeeded, !failing);
     }
 }
 
@@ -172,21 +169,14 @@ async fn the_matrix_catches_a_step_that_claims_to_be_idempotent() {
         kit.registry.function(&kit.idempotent, step);
         let plan = kit.sealed(&kit.draft(false), &clock).await;
         let world = kit.world.clone();
-        Trial {
-            registry: Arc::new(kit.registry),
-            authority: authority(),
-            plan,
-            rollback: false,
-            check: Box::new(move |_| {
-                if world.count("b") == 1 { Ok(()) } else { Err(format!("b: {}", world.count("b"))) }
-            }),
-            wrap_store: None,
-        }
+        Trial::new(Arc::new(kit.registry), authority(), plan).check(move |_| {
+            if world.count("b") == 1 { Ok(()) } else { Err(format!("b: {}", world.count("b"))) }
+        })
     })
     .await
     .unwrap_err();
     assert_eq!((found.promise, found.detail.as_str()), ("the world agrees", "b: 2"));
-    assert!(matches!(found.at, Some(CrashPoint::Commit(..))), "{found}");
+    assert!(matches!(found.at[..], [CrashPoint::Commit(..)]), "{found}");
 }
 
 #[tokio::test]
@@ -209,14 +199,7 @@ async fn the_matrix_catches_an_undo_that_needs_its_effect_and_a_store_that_forge
         });
         kit.registry.function(&kit.idempotent, step);
         let plan = kit.sealed(&kit.draft(true), &clock).await;
-        Trial {
-            registry: Arc::new(kit.registry),
-            authority: authority(),
-            plan,
-            rollback: false,
-            check: Box::new(|_| Ok(())),
-            wrap_store: None,
-        }
+        Trial::new(Arc::new(kit.registry), authority(), plan)
     })
     .await
     .unwrap_err();
@@ -225,14 +208,8 @@ async fn the_matrix_catches_an_undo_that_needs_its_effect_and_a_store_that_forge
     let found = crash_matrix(async |clock: Arc<dyn Clock>| {
         let kit = Kit::new();
         let plan = kit.sealed(&kit.draft(false), &clock).await;
-        Trial {
-            registry: Arc::new(kit.registry),
-            authority: authority(),
-            plan,
-            rollback: false,
-            check: Box::new(|_| Ok(())),
-            wrap_store: Some(|store| Arc::new(Forgetful(store))),
-        }
+        let trial = Trial::new(Arc::new(kit.registry), authority(), plan);
+        trial.wrap_store(|store| Arc::new(Forgetful(store)))
     })
     .await
     .unwrap_err();
@@ -241,29 +218,24 @@ async fn the_matrix_catches_an_undo_that_needs_its_effect_and_a_store_that_forge
 
 #[tokio::test]
 async fn records_live_as_long_as_they_must_and_the_disk_is_waited_for_no_more_than_that() {
-    let trial = |failing: bool, rollback: bool, wrap_store: Option<WrapStore>| {
+    let trial = |failing: bool, wrap_store: Option<WrapStore>| {
         move |clock: Arc<dyn Clock>| async move {
             let kit = Kit::new();
-            Trial {
-                plan: kit.sealed(&kit.draft(failing), &clock).await,
-                registry: Arc::new(kit.registry),
-                authority: authority(),
-                rollback,
-                check: Box::new(|_| Ok(())),
-                wrap_store,
+            let plan = kit.sealed(&kit.draft(failing), &clock).await;
+            let trial = Trial::new(Arc::new(kit.registry), authority(), plan);
+            match wrap_store {
+                Some(wrap) => trial.wrap_store(wrap),
+                None => trial,
             }
         }
     };
-    for (failing, rollback) in [(false, false), (true, false), (false, true)] {
-        durability(trial(failing, rollback, None)).await.unwrap();
-    }
-    let report = durability(trial(false, false, None)).await.unwrap();
+    durability(trial(true, None)).await.unwrap();
+    let report = durability(trial(false, None)).await.unwrap();
     // The lease twice, the beginning, the starts of `c` (with `b`'s) and `d`, the end.
     assert_eq!(report.synced, 6, "{report:?}");
-    let weak = durability(trial(false, false, Some(|store| Arc::new(Weak(store))))).await.unwrap_err();
+    let weak = durability(trial(false, Some(|store| Arc::new(Weak(store))))).await.unwrap_err();
     assert_eq!(weak.promise, "leases survive the loss of power", "{weak}");
-    let forgetful =
-        durability(trial(false, false, Some(|store| Arc::new(Forgetful(store))))).await.unwrap_err();
+    let forgetful = durability(trial(false, Some(|store| Arc::new(Forgetful(store))))).await.unwrap_err();
     assert_eq!(forgetful.promise, "a step starts after the records of all that it waits for", "{forgetful}");
 }
 
@@ -442,7 +414,7 @@ async fn a_step_that_ignores_the_cancel_is_dropped_after_the_grace() {
             return;
         }
     }
-    manual.advance(flowline_core::SignedDuration::from_secs(11));
+    manual.advance(SignedDuration::from_secs(11));
     let report = walk.await.unwrap();
     assert!(matches!(report.ended, Ended::Undone { cause: Cause::Cancelled, .. }));
 }
@@ -525,7 +497,7 @@ async fn a_failed_step_is_tried_again_after_its_delay() {
     let (run_id, cancel) = (run_id(), Cancel::new());
     let mut walk = std::pin::pin!(runner.run(&run_id, &sealed, &cancel));
     for (seconds, tried) in [(0, 1), (1, 2), (2, 3)] {
-        manual.advance(flowline_core::SignedDuration::from_secs(seconds));
+        manual.advance(SignedDuration::from_secs(seconds));
         for _ in 0..20 {
             if let std::task::Poll::Ready(report) = once(walk.as_mut()).await {
                 assert!(report.unwrap().succeeded());
@@ -562,13 +534,86 @@ async fn limits_end_an_attempt_that_hangs_or_is_silent() {
                 ended = Some(report.unwrap().ended);
                 break;
             }
-            manual.advance(flowline_core::SignedDuration::from_millis(300));
+            manual.advance(SignedDuration::from_millis(300));
         }
         let Some(Ended::Undone { cause: Cause::Failed { error, .. }, .. }) = ended else {
             panic!("{ended:?}")
         };
         assert!(error.contains("500 ms"), "{error}");
     }
+}
+
+/// Walks what has only `step` with `policy`, time passing in steps of 100 ms, and says how it ended and when.
+async fn passing_time(step: FnStep<u64, u64>, policy: Policy) -> (Ended, SignedDuration) {
+    let (mut kit, store) = (Kit::new(), memory());
+    let manual = ManualClock::default();
+    let clock: Arc<dyn Clock> = Arc::new(manual.clone());
+    kit.registry.function(&kit.fails, step);
+    let sealed = kit.sealed(&alone(&kit, &kit.fails, policy), &clock).await;
+    let runner = runner(&kit, &store, &clock);
+    let (run_id, cancel, began) = (run_id(), Cancel::new(), clock.now());
+    let mut walk = std::pin::pin!(runner.run(&run_id, &sealed, &cancel));
+    for _ in 0..1_000 {
+        for _ in 0..20 {
+            if let std::task::Poll::Ready(report) = once(walk.as_mut()).await {
+                return (report.unwrap().ended, clock.now().duration_since(began));
+            }
+        }
+        manual.advance(SignedDuration::from_millis(100));
+    }
+    panic!("it did not end");
+}
+
+#[tokio::test]
+async fn a_step_that_gives_signs_of_life_outlives_the_limit_between_them() {
+    let mut policy = Policy::default();
+    policy.limits.heartbeat_ms = Some(500);
+    let beating = |beats: bool| {
+        FnStep::idempotent(move |n: u64, context: Context| async move {
+            for _ in 0..10 {
+                context.clock().sleep(SignedDuration::from_millis(300)).await;
+                if beats {
+                    context.heartbeat();
+                }
+            }
+            Ok(n)
+        })
+    };
+    let (ended, took) = passing_time(beating(true), policy.clone()).await;
+    assert_eq!((ended, took), (Ended::Succeeded, SignedDuration::from_secs(3)));
+    let (ended, _) = passing_time(beating(false), policy).await;
+    let Ended::Undone { cause, .. } = ended else { panic!("{ended:?}") };
+    insta::assert_snapshot!(cause, @"step `only` failed: the step gave no sign of life for 500 ms");
+}
+
+#[tokio::test]
+async fn a_step_that_is_tried_again_and_again_ends_within_its_limit_for_all_attempts() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let flaky = FnStep::idempotent(move |_: u64, context: Context| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            context.clock().sleep(SignedDuration::from_millis(100)).await;
+            Err::<u64, _>(StepError::new(ErrorKind::Unavailable, "the host is away"))
+        }
+    });
+    let mut policy = Policy::default();
+    policy.limits = Limits { total_ms: Some(3_000), attempt_ms: Some(500), ..Limits::default() };
+    policy.retry =
+        Some(Retry { attempts: 1_000, first_ms: 400, factor: 1.0, jitter: 0.0, ..Retry::default() });
+    let (ended, took) = passing_time(flaky, policy.clone()).await;
+    assert!(matches!(ended, Ended::Undone { .. }), "{ended:?}");
+    // An attempt and its delay are half a second.
+    assert_eq!(tries.load(Ordering::SeqCst), 6);
+    assert!(took <= SignedDuration::from_secs(3), "{took:?}");
+    // The last attempt has only what is left.
+    let hangs = FnStep::idempotent(|_: u64, _| std::future::pending::<Result<u64, StepError>>());
+    policy.limits = Limits { total_ms: Some(1_200), attempt_ms: Some(500), ..Limits::default() };
+    policy.retry =
+        Some(Retry { attempts: 1_000, first_ms: 100, factor: 1.0, jitter: 0.0, ..Retry::default() });
+    let (ended, _) = passing_time(hangs, policy).await;
+    let Ended::Undone { cause: Cause::Failed { error, .. }, .. } = ended else { panic!("{ended:?}") };
+    assert!(error.contains("longer than"), "{error}");
 }
 
 #[tokio::test]
@@ -621,4 +666,94 @@ async fn ten_thousand_steps_in_layers_run_with_many_workers() {
     let report = runner.run(&run_id(), &sealed, &Cancel::new()).await.unwrap();
     assert!(report.succeeded());
     assert_eq!(report.state.output(&before[99]).unwrap(), Some(100));
+}
+
+/// Waits, is told, fails once and is tried again, with limits, a gate of each kind, a lock and a secret: what people's pipelines have.
+async fn ordinary(clock: Arc<dyn Clock>) -> Trial {
+    let mut kit = Kit::new();
+    let tries = Arc::new(AtomicUsize::new(0));
+    let flaky = FnStep::idempotent(move |n: u64, context: Context| {
+        let before = tries.fetch_add(1, Ordering::SeqCst);
+        async move {
+            context.secret("token")?;
+            context.clock().sleep(SignedDuration::from_mins(30)).await;
+            if before == 0 { Err(StepError::new(ErrorKind::Unavailable, "the host is away")) } else { Ok(n) }
+        }
+    });
+    kit.registry.function(&kit.fails, flaky);
+    let gates = kit.registry.add(ApprovalGateStep).unwrap().add(SignalGateStep).unwrap();
+    gates.add(TimeGateStep).unwrap().add(PauseStep).unwrap();
+    let mut pipeline = Pipeline::new("ordinary", "storefront".parse().unwrap());
+    let first = pipeline.call("first", &kit.idempotent, Constant(1));
+    let soak = pipeline.step("soak", Pause { ms: 7_200_000 });
+    let flaky = pipeline.call("flaky", &kit.fails, &first);
+    let by = ["ann", "bob", "eve"].map(|name| name.parse().unwrap()).into();
+    let approval = pipeline.step("approval", ApprovalGate { quorum: 2, by, author_counts: false });
+    let signal = pipeline.step("signal", SignalGate { what: "the load test".to_owned() });
+    let time = pipeline.step("time", TimeGate { opens: clock.now() + SignedDuration::from_hours(48) });
+    let last = pipeline.call("last", &kit.probed, &flaky);
+    pipeline.after(&soak, &first).after(&approval, &soak).after(&last, &approval);
+    pipeline.after(&last, &signal).after(&last, &time);
+    let mut policy = Policy::default();
+    policy.retry = Some(Retry::default());
+    policy.locks.insert("production".to_owned());
+    policy.limits = Limits { attempt_ms: Some(3_600_000), ..Limits::default() };
+    pipeline.policy(&flaky, policy);
+    let planner = Planner::new(Arc::new(kit.registry.clone()), authority(), Arc::clone(&clock));
+    let planner = planner.by("ann".parse().unwrap());
+    let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+    let secrets = Secrets::from([("token".parse().unwrap(), Secret::new("hunter2"))]);
+    let world = kit.world.clone();
+    Trial::new(Arc::new(kit.registry), authority(), plan)
+        .secrets(Arc::new(secrets))
+        .signal(step("signal"), 42)
+        .check(move |ended| {
+            let expected = if *ended == Ended::Succeeded { 2 } else { 0 };
+            if world.all().len() == expected { Ok(()) } else { Err(format!("{ended:?}: {:?}", world.all())) }
+        })
+}
+
+#[tokio::test]
+async fn the_matrix_runs_what_waits_is_told_and_is_tried_again() {
+    let report = crash_matrix(ordinary).await.unwrap_or_else(|violation| panic!("{violation}"));
+    assert_eq!(report.ended, Ended::Succeeded);
+    assert!(report.crashes > 50, "{report:?}");
+    let report = durability(ordinary).await.unwrap_or_else(|violation| panic!("{violation}"));
+    assert_eq!(report.ended, Ended::Succeeded);
+}
+
+#[tokio::test]
+async fn the_matrix_gives_up_on_what_waits_for_ever() {
+    let found = crash_matrix(async |clock: Arc<dyn Clock>| {
+        let mut kit = Kit::new();
+        let sleeps = FnStep::idempotent(|n: u64, context: Context| async move {
+            loop {
+                context.clock().sleep(SignedDuration::from_hours(24)).await;
+                if n > 10 {
+                    return Ok(n);
+                }
+            }
+        });
+        kit.registry.function(&kit.idempotent, sleeps);
+        let plan = kit.sealed(&kit.draft(false), &clock).await;
+        Trial::new(Arc::new(kit.registry), authority(), plan)
+    })
+    .await
+    .unwrap_err();
+    insta::assert_snapshot!(found, @"it ends: time passes and nothing comes of it (in `b`)");
+    let found = crash_matrix(async |clock: Arc<dyn Clock>| {
+        let mut kit = Kit::new();
+        let waits =
+            FnStep::idempotent(|_: u64, _| async { Err::<u64, _>(StepError::waiting("the moon", None)) });
+        kit.registry.function(&kit.idempotent, waits);
+        let plan = kit.sealed(&kit.draft(false), &clock).await;
+        Trial::new(Arc::new(kit.registry), authority(), plan)
+    })
+    .await
+    .unwrap_err();
+    assert_eq!(found.promise, "it converges");
+    assert!(
+        found.detail.contains("waits for what nobody gives") && found.detail.contains("the moon"),
+        "{found}"
+    );
 }

@@ -88,7 +88,7 @@ async fn a_command_survives_a_crash_anywhere() {
                     Err(format!("{ended:?}: {there}"))
                 }
             };
-            Trial { registry, authority, plan, rollback: false, check: Box::new(check), wrap_store: None }
+            Trial::new(registry, authority, plan).check(check)
         })
         .await;
         report.unwrap_or_else(|violation| panic!("{violation}"));

@@ -120,7 +120,7 @@ async fn migrating_survives_a_crash_anywhere_and_is_taken_back_script_by_script(
                     _ => Err(format!("{ended:?}: {}", shown(&file.path()))),
                 }
             };
-            Trial { registry, authority, plan, rollback: false, check: Box::new(check), wrap_store: None }
+            Trial::new(registry, authority, plan).check(check)
         })
         .await;
         report.unwrap_or_else(|violation| panic!("{violation}"));

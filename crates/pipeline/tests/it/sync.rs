@@ -182,7 +182,7 @@ async fn it_survives_a_crash_anywhere_and_is_undone_as_a_whole() {
                     _ => Err(format!("{ended:?}: {current} {releases:?}")),
                 }
             };
-            Trial { registry, authority, plan, rollback: false, check: Box::new(check), wrap_store: None }
+            Trial::new(registry, authority, plan).check(check)
         })
         .await;
         let report = report.unwrap_or_else(|violation| panic!("{violation}"));

@@ -185,7 +185,7 @@ async fn applying_survives_a_crash_anywhere_and_is_destroyed_only_when_asked() {
                     Err(format!("{ended:?}: {made:?}"))
                 }
             };
-            Trial { registry, authority, plan, rollback: false, check: Box::new(check), wrap_store: None }
+            Trial::new(registry, authority, plan).check(check)
         })
         .await;
         report.unwrap_or_else(|violation| panic!("{violation}"));
