@@ -1,6 +1,8 @@
 //! Which flags and segments may ask for others, and for which.
 
-use super::node::{FlagNode, Node, RuleNode, Then};
+use std::fmt;
+
+use super::node::{FlagNode, Node, RuleNode, SegmentNode, Then};
 
 /// Whether the flag may ask for other flags, or for segments (which may ask for others).
 pub(super) fn of_flag(flag: &FlagNode) -> bool {
@@ -32,31 +34,59 @@ pub(super) fn of_node(node: &Node) -> bool {
     }
 }
 
-/// The flags that a flag asks for by name.
-pub(super) fn flags(flag: &FlagNode) -> Vec<&str> {
-    let mut asked = Vec::new();
-    asked.extend(flag.prerequisites.iter().map(|one| &*one.check.check.flag));
-    flag.rules.iter().for_each(|rule| flags_of_rule(rule, &mut asked));
-    asked
+/// What may be asked for by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Asked<'f> {
+    Flag(&'f str),
+    Segment(&'f str),
 }
 
-fn flags_of_rule<'f>(rule: &'f RuleNode, asked: &mut Vec<&'f str>) {
-    rule.when.iter().for_each(|node| flags_of_node(node, asked));
-    if let Then::Rules(rules) = &rule.then {
-        rules.iter().for_each(|rule| flags_of_rule(rule, asked));
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(key) => f.write_str(key),
+            Self::Segment(name) => write!(f, "segment `{name}`"),
+        }
     }
 }
 
-fn flags_of_node<'f>(node: &'f Node, asked: &mut Vec<&'f str>) {
+/// What a flag asks for by name.
+pub(super) fn by_flag(flag: &FlagNode) -> Vec<Asked<'_>> {
+    let mut asked = Vec::new();
+    for prerequisite in &flag.prerequisites {
+        asked.push(Asked::Flag(&prerequisite.check.check.flag));
+        prerequisite.otherwise.iter().for_each(|then| by_outcome(then, &mut asked));
+    }
+    flag.rules.iter().for_each(|rule| by_rule(rule, &mut asked));
+    by_outcome(&flag.fallback, &mut asked);
+    by_outcome(&flag.off, &mut asked);
+    asked
+}
+
+/// What a segment asks for by name.
+pub(super) fn by_segment(segment: &SegmentNode) -> Vec<Asked<'_>> {
+    let mut asked = Vec::new();
+    by_node(&segment.when, &mut asked);
+    asked
+}
+
+fn by_rule<'f>(rule: &'f RuleNode, asked: &mut Vec<Asked<'f>>) {
+    rule.when.iter().for_each(|node| by_node(node, asked));
+    by_outcome(&rule.then, asked);
+}
+
+fn by_outcome<'f>(then: &'f Then, asked: &mut Vec<Asked<'f>>) {
+    if let Then::Rules(rules) = then {
+        rules.iter().for_each(|rule| by_rule(rule, asked));
+    }
+}
+
+fn by_node<'f>(node: &'f Node, asked: &mut Vec<Asked<'f>>) {
     match node {
-        Node::Flag(check) => asked.push(&check.check.flag),
-        Node::All(parts) | Node::Any(parts) => parts.iter().for_each(|part| flags_of_node(part, asked)),
-        Node::Not(part) | Node::Lenient(part) => flags_of_node(part, asked),
-        Node::Constant(_)
-        | Node::Test(_)
-        | Node::Share(_)
-        | Node::Segment(_)
-        | Node::During(_)
-        | Node::Custom(_) => {}
+        Node::Flag(check) => asked.push(Asked::Flag(&check.check.flag)),
+        Node::Segment(segment) => asked.push(Asked::Segment(&segment.name)),
+        Node::All(parts) | Node::Any(parts) => parts.iter().for_each(|part| by_node(part, asked)),
+        Node::Not(part) | Node::Lenient(part) => by_node(part, asked),
+        Node::Constant(_) | Node::Test(_) | Node::Share(_) | Node::During(_) | Node::Custom(_) => {}
     }
 }

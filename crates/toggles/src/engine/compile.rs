@@ -87,10 +87,10 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
 
 /// What stands for a compiled flag that is refused: the same flag as an error.
 pub(crate) fn refused(flag: &FlagNode, fault: Fault) -> FlagNode {
-    FlagNode {
+    let mut node = FlagNode {
         key: Key::new(&flag.key),
         open: false,
-        settled: Some(false),
+        settled: None,
         asks: false,
         switch: flag.switch,
         value_type: flag.value_type,
@@ -98,18 +98,25 @@ pub(crate) fn refused(flag: &FlagNode, fault: Fault) -> FlagNode {
         rules: Rules::default(),
         fallback: Then::GoOn,
         variants: Arc::clone(&flag.variants),
-        off: Then::GoOn,
+        // For the kill switch, which wins. Formats that refuse flags have no other outcomes here.
+        off: match &flag.off {
+            Then::Variant(index) => Then::Variant(*index),
+            _ => Then::Caller,
+        },
         prerequisites: Box::default(),
         fault: Some(Box::new(fault)),
         facts: flag.facts.clone(),
-    }
+    };
+    node.settled = settled(&node);
+    node
 }
 
 /// Whether `flag` is on, if that does not depend on the context.
 fn settled(flag: &FlagNode) -> Option<bool> {
     let then = match flag.switch {
+        Switch::Killed => &flag.off,
         _ if flag.fault.is_some() => return Some(false),
-        Switch::Off | Switch::Killed => &flag.off,
+        Switch::Off => &flag.off,
         Switch::On if !flag.prerequisites.is_empty() => return None,
         Switch::On => match &flag.rules.first {
             None => &flag.fallback,

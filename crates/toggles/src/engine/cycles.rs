@@ -1,45 +1,59 @@
-//! Flags that depend on each other in a circle.
+//! Flags and segments that depend on each other in a circle.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use super::{asks, node::FlagNode, table::Table};
+use super::{
+    asks::{self, Asked},
+    node::{FlagNode, SegmentNode},
+    table::Table,
+};
 
-/// The circles that can be reached from the flags `start`: each as the keys along it, beginning with the smallest. A flag that only leads to
-/// a circle is in none.
-pub(crate) fn reachable<'f>(flags: &'f Table<FlagNode>, start: &'f [String]) -> Vec<Vec<&'f str>> {
-    let mut asks: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let mut open: Vec<&str> = start.iter().map(String::as_str).collect();
-    while let Some(key) = open.pop() {
-        if asks.contains_key(key) {
+/// The circles that can be reached from `start`: each as what lies along it, beginning with the smallest (a flag, if there is one). What only
+/// leads to a circle is in none.
+pub(crate) fn reachable<'f>(
+    flags: &'f Table<FlagNode>,
+    segments: &'f Table<SegmentNode>,
+    start: impl IntoIterator<Item = Asked<'f>>,
+) -> Vec<Vec<Asked<'f>>> {
+    let mut asks: BTreeMap<Asked<'f>, Vec<Asked<'f>>> = BTreeMap::new();
+    let mut open: Vec<Asked<'f>> = start.into_iter().collect();
+    while let Some(one) = open.pop() {
+        if asks.contains_key(&one) {
             continue;
         }
-        let asked = flags.get(key).filter(|flag| flag.asks).map(|flag| asks::flags(flag)).unwrap_or_default();
+        let asked = match one {
+            Asked::Flag(key) => flags.get(key).filter(|flag| flag.asks).map(|flag| asks::by_flag(flag)),
+            Asked::Segment(name) => {
+                segments.get(name).filter(|segment| segment.asks).map(|segment| asks::by_segment(segment))
+            }
+        };
+        let asked = asked.unwrap_or_default();
         open.extend(&asked);
-        asks.insert(key, asked);
+        asks.insert(one, asked);
     }
     circles(&asks)
 }
 
 /// The circles of a graph.
-pub(crate) fn circles<'f>(asks: &BTreeMap<&'f str, Vec<&'f str>>) -> Vec<Vec<&'f str>> {
-    // Whether a flag that was met is finished; otherwise it lies on the path.
-    let mut finished: BTreeMap<&str, bool> = BTreeMap::new();
-    let mut found: Vec<Vec<&str>> = Vec::new();
+pub(crate) fn circles<T: Ord + Copy>(asks: &BTreeMap<T, Vec<T>>) -> Vec<Vec<T>> {
+    // Whether one that was met is finished; otherwise it lies on the path.
+    let mut finished: BTreeMap<T, bool> = BTreeMap::new();
+    let mut found: Vec<Vec<T>> = Vec::new();
     for start in asks.keys().copied() {
-        if finished.contains_key(start) {
+        if finished.contains_key(&start) {
             continue;
         }
         // The path from `start`, each with the number of its neighbours that were looked at.
-        let mut path: Vec<(&str, usize)> = vec![(start, 0)];
+        let mut path: Vec<(T, usize)> = vec![(start, 0)];
         finished.insert(start, false);
         while let Some((flag, next)) = path.last_mut() {
-            let Some(neighbour) = asks.get(*flag).and_then(|asks| asks.get(*next)).copied() else {
+            let Some(neighbour) = asks.get(flag).and_then(|asks| asks.get(*next)).copied() else {
                 finished.insert(*flag, true);
                 path.pop();
                 continue;
             };
             *next += 1;
-            match finished.get(neighbour) {
+            match finished.get(&neighbour) {
                 None => {
                     finished.insert(neighbour, false);
                     path.push((neighbour, 0));
@@ -47,7 +61,7 @@ pub(crate) fn circles<'f>(asks: &BTreeMap<&'f str, Vec<&'f str>>) -> Vec<Vec<&'f
                 Some(true) => {}
                 Some(false) => {
                     let begin = path.iter().position(|(flag, _)| *flag == neighbour).unwrap_or(0);
-                    let mut circle: Vec<&str> = path.iter().skip(begin).map(|(flag, _)| *flag).collect();
+                    let mut circle: Vec<T> = path.iter().skip(begin).map(|(flag, _)| *flag).collect();
                     let smallest =
                         circle.iter().enumerate().min_by_key(|(_, flag)| **flag).map_or(0, |(at, _)| at);
                     circle.rotate_left(smallest);
@@ -62,9 +76,9 @@ pub(crate) fn circles<'f>(asks: &BTreeMap<&'f str, Vec<&'f str>>) -> Vec<Vec<&'f
 }
 
 /// A circle for a message: `a -> b -> a`.
-pub(crate) fn shown(circle: &[&str]) -> String {
+pub(crate) fn shown<T: fmt::Display>(circle: &[T]) -> String {
     let closed = circle.iter().chain(circle.first());
-    closed.copied().collect::<Vec<_>>().join(" -> ")
+    closed.map(ToString::to_string).collect::<Vec<_>>().join(" -> ")
 }
 
 #[cfg(test)]

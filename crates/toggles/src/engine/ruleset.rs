@@ -1,9 +1,11 @@
 //! A compiled set of flags that does not change any more.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use super::{
-    Ambient, Ask, Evaluation, Nobody, Observer, Trace, compile, cycles,
+    Ambient, Ask, Evaluation, Nobody, Observer, Trace,
+    asks::Asked,
+    compile, cycles,
     evaluate::Walk,
     node::{FlagNode, SegmentNode},
     table::Table,
@@ -34,14 +36,19 @@ pub struct Ruleset {
     format: &'static str,
     warnings: Arc<[Warning]>,
     facts: Arc<BTreeMap<String, Value>>,
-    /// The circles of flags that were refused; `None`: circles are not looked for.
-    circles: Option<Arc<[Refused]>>,
+    /// The circles of flags and segments.
+    circles: Arc<[Circle]>,
+    /// Whether flags in a circle are errors; otherwise a circle is only told.
+    refuses_cycles: bool,
 }
 
-/// A circle of flags that are errors because of it.
+/// A circle of flags and segments.
 #[derive(Debug)]
-struct Refused {
-    /// The flags as they would be otherwise.
+struct Circle {
+    /// One of its segments; nothing: it has only flags.
+    segment: Option<String>,
+    keys: Vec<String>,
+    /// The flags as they would be without it, where they are errors because of it.
     flags: Vec<Arc<FlagNode>>,
     warning: Warning,
 }
@@ -90,10 +97,10 @@ impl RulesetBuilder {
             format: self.format,
             warnings: self.warnings.into(),
             facts: Arc::new(self.facts),
-            circles: self.refuses_cycles.then(Arc::default),
+            circles: Arc::default(),
+            refuses_cycles: self.refuses_cycles,
         };
-        let asking = ruleset.flags.iter().filter(|flag| flag.asks).map(|flag| flag.key.to_string()).collect();
-        if self.refuses_cycles { ruleset.without_circles(asking) } else { ruleset }
+        ruleset.without_circles(None)
     }
 }
 
@@ -153,21 +160,25 @@ impl Ruleset {
         if !put.is_empty() || !removed.is_empty() {
             next.flags = self.flags.with(put, &removed);
         }
-        if !segments.is_empty() || !changes.removed_segments.is_empty() {
+        let same_segments = segments.is_empty() && changes.removed_segments.is_empty();
+        if !same_segments {
             let removed: Vec<&str> = changes.removed_segments.iter().map(String::as_str).collect();
             next.segments = self.segments.with(segments, &removed);
         }
-        let known = self.circles.as_ref().is_some_and(|circles| !circles.is_empty());
-        if self.circles.is_some() && (known || !asking.is_empty()) {
-            next.without_circles(asking)
-        } else {
+        if !same_segments {
+            // A segment may lead from any flag to any other.
+            next.without_circles(None)
+        } else if asking.is_empty() && self.circles.is_empty() {
             next
+        } else {
+            next.without_circles(Some(&asking))
         }
     }
 
-    /// The same, with the flags of each circle that `asking` or the circles known so far lie on as errors, and no others because of a circle.
-    fn without_circles(mut self, asking: Vec<String>) -> Self {
-        let known = self.circles.take().unwrap_or_default();
+    /// The same, with a warning for each circle that the flags `asking` (nothing: anything) or the circles known so far lie on; if circles are refused,
+    /// with their flags as errors, and no others because of a circle.
+    fn without_circles(mut self, asking: Option<&[String]>) -> Self {
+        let known = mem::take(&mut self.circles);
         // Whether those are circles still is asked anew. A flag that was put since then is not what stands for a refused one.
         let restored: Vec<_> = known
             .iter()
@@ -178,22 +189,22 @@ impl Ruleset {
             })
             .map(|(_, flag)| Arc::clone(flag))
             .collect();
-        let mut start = asking;
-        start.extend(known.iter().flat_map(|circle| &circle.flags).map(|flag| flag.key.to_string()));
         let flags = if restored.is_empty() { self.flags.clone() } else { self.flags.with(restored, &[]) };
-
-        let found: Vec<Refused> = cycles::reachable(&flags, &start)
+        let start: Vec<Asked<'_>> = if let Some(keys) = asking {
+            let again = known.iter().flat_map(|circle| &circle.keys).map(|key| Asked::Flag(key));
+            let segments = known.iter().filter_map(|circle| circle.segment.as_deref()).map(Asked::Segment);
+            keys.iter().map(|key| Asked::Flag(key)).chain(again).chain(segments).collect()
+        } else {
+            let segments = self.segments.iter().filter(|segment| segment.asks);
+            let segments = segments.map(|segment| Asked::Segment(&segment.name));
+            let flags = flags.iter().filter(|flag| flag.asks);
+            flags.map(|flag| Asked::Flag(&flag.key)).chain(segments).collect()
+        };
+        let found: Vec<Circle> = cycles::reachable(&flags, &self.segments, start)
             .iter()
-            .map(|circle| {
-                let message = format!("flags depend on each other: {}", cycles::shown(circle));
-                let meaning = format!("{message}; each of them is an error until that is mended");
-                let first = circle.first().copied().unwrap_or_default();
-                let flags = circle.iter().filter_map(|key| flags.get(key)).map(Arc::clone).collect();
-                Refused { flags, warning: Warning::of(first, "requires", meaning) }
-            })
+            .map(|circle| self.refused(&flags, circle))
             .collect();
         if known.is_empty() && found.is_empty() {
-            self.circles = Some(known);
             return self;
         }
         let errors = found.iter().flat_map(|circle| {
@@ -205,8 +216,38 @@ impl Ruleset {
         self.flags = flags.with(errors.collect(), &[]);
         let others = self.warnings.iter().filter(|one| !known.iter().any(|circle| circle.warning == **one));
         self.warnings = others.cloned().chain(found.iter().map(|circle| circle.warning.clone())).collect();
-        self.circles = Some(found.into());
+        self.circles = found.into();
         self
+    }
+
+    /// A circle that was found, with the flags that are errors because of it as they are in `flags`.
+    fn refused(&self, flags: &Table<FlagNode>, circle: &[Asked<'_>]) -> Circle {
+        let keys: Vec<String> = circle
+            .iter()
+            .filter_map(|one| if let Asked::Flag(key) = one { Some((*key).to_owned()) } else { None })
+            .collect();
+        let segment = circle.iter().find_map(|one| match one {
+            Asked::Segment(name) => Some((*name).to_owned()),
+            Asked::Flag(_) => None,
+        });
+        let who = if keys.is_empty() { "segments" } else { "flags" };
+        let message = format!("{who} depend on each other: {}", cycles::shown(circle));
+        let meaning = match (self.refuses_cycles, keys.is_empty()) {
+            (true, false) => "each of them is an error until that is mended",
+            (true, true) => "whoever asks for one of them is an error until that is mended",
+            (false, _) => "what that comes to is up to the format",
+        };
+        let message = format!("{message}; {meaning}");
+        let warning = match (keys.first(), &segment) {
+            (Some(key), None) => Warning::of(key, "requires", message),
+            (Some(key), Some(_)) => Warning::of(key, "", message),
+            (None, segment) => {
+                Warning::general(format!("segments/{}", segment.as_deref().unwrap_or_default()), message)
+            }
+        };
+        let refused = keys.iter().filter(|_| self.refuses_cycles);
+        let flags = refused.filter_map(|key| flags.get(key)).map(Arc::clone).collect();
+        Circle { segment, keys, flags, warning }
     }
 
     /// The same with the flags `keys` as `other` has them (not there: removed). They are shared, not compiled again.

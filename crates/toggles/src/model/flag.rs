@@ -24,8 +24,8 @@ pub struct FlagSet {
     pub segments: Vec<Segment>,
     /// What could not be honoured.
     pub warnings: Vec<Warning>,
-    /// Whether flags that depend on each other in a circle are errors, with a warning that names the way round. Otherwise each check says what
-    /// a circle comes to.
+    /// Whether flags that depend on each other in a circle are errors. Otherwise each check says what a circle comes to. In both cases a warning names
+    /// the way round.
     pub refuse_cycles: bool,
     /// What the document says of itself (flagd's set metadata, the generation of a hash): text by name.
     pub facts: std::collections::BTreeMap<String, Value>,
@@ -69,7 +69,7 @@ pub struct Flag {
     pub fallback_reason: Option<Reason>,
     /// What it comes to when it is switched off, killed, or a prerequisite does not hold.
     pub off: Outcome,
-    /// The flag can't be evaluated at all.
+    /// The flag can't be evaluated: it is an error, unless a kill switch holds it off.
     pub fault: Option<Fault>,
     /// For people and tools; evaluation does not read them.
     pub facts: Option<Arc<Facts>>,

@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
         Decided { got, stage: Stage::Fallback, reason }
     }
 
-    /// What stands before a flag's rules: its switch, a fault, prerequisites. `None`: its rules are asked.
+    /// What stands before a flag's rules: a kill switch, a fault, the master switch, prerequisites. `None`: its rules are asked.
     fn before<O: Observer>(
         &mut self,
         flag: &'a FlagNode,
@@ -235,7 +235,7 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// A flag that is off, killed or faulty.
+    /// A flag that is killed, faulty or off, in this order.
     #[cold]
     fn closed<O: Observer>(
         &mut self,
@@ -243,7 +243,8 @@ impl<'a> Walk<'a> {
         frame: &Frame<'_>,
         observer: &mut O,
     ) -> Decided<'a> {
-        if let Some(fault) = &flag.fault {
+        // Whoever pulls a kill switch is never asked whether the flag makes sense.
+        if let (Some(fault), true) = (&flag.fault, flag.switch != Switch::Killed) {
             let failure = Failure { code: fault.code, message: &fault.message };
             return Decided { got: Got::Fault(failure), stage: Stage::Faulty, reason: Reason::Error };
         }

@@ -4,8 +4,8 @@ use flowline_core::Timestamp;
 
 use crate::{
     model::{
-        Comparison, Condition, FlagCheck, Lists, Operator, Period, Share, Subject, Test, Texts, Truth,
-        VersionDialect,
+        Bucketing, Comparison, Condition, FlagCheck, Lists, Operator, Period, Share, Subject, Test, Texts,
+        Truth, VersionDialect,
     },
     value::{Name, Value},
 };
@@ -165,6 +165,15 @@ impl Clause {
             Asks::Flag { flag, .. } => asked.push(flag),
             Asks::All(parts) | Asks::Any(parts) => parts.iter().for_each(|part| part.flags(asked)),
             Asks::Attribute { .. } | Asks::Segment(_) | Asks::Share(_) | Asks::During(_) => {}
+        }
+    }
+
+    /// Adds how it places users on a line.
+    pub(super) fn bucketings<'c>(&'c self, all: &mut Vec<&'c Bucketing>) {
+        match &self.asks {
+            Asks::Share(share) => all.push(&share.bucketing),
+            Asks::All(parts) | Asks::Any(parts) => parts.iter().for_each(|part| part.bucketings(all)),
+            Asks::Attribute { .. } | Asks::Segment(_) | Asks::Flag { .. } | Asks::During(_) => {}
         }
     }
 

@@ -29,8 +29,34 @@ pub fn compile(key: &str, definition: &Definition, state: &Effective, warnings: 
         Err((at, problem)) => {
             let fault = Fault::new(FaultCode::ParseError, problem.as_str());
             warnings.push(Warning::of(key, at, problem + UNTIL_MENDED));
-            Flag { facts: facts(definition), ..Flag::faulty(key, fault) }
+            broken(key, Some(definition), state, fault)
         }
+    }
+}
+
+/// The flag that stands for one that makes no sense. `definition`: as far as it could be read; it says what the flag comes to when it is killed.
+pub(crate) fn broken(key: &str, definition: Option<&Definition>, state: &Effective, fault: Fault) -> Flag {
+    let compiler = definition.and_then(|definition| Compiler::new(key, definition).ok());
+    let sound = compiler.and_then(|it| Some((it.off().ok()?, it.value_type, it.variants)));
+    let flag = match sound {
+        Some((off, value_type, variants)) => {
+            Flag { off, fault: Some(fault), ..Flag::new(key, value_type, variants) }
+        }
+        None => Flag::faulty(key, fault),
+    };
+    Flag { facts: definition.and_then(facts), switch: switch(state), ..flag }
+}
+
+/// Whether a state that perhaps can't be read pulls the kill switch.
+pub(crate) fn is_killed(state: &serde_json::Value) -> bool {
+    state.get("killed").and_then(serde_json::Value::as_bool) == Some(true)
+}
+
+fn switch(state: &Effective) -> Switch {
+    match state {
+        Effective { killed: true, .. } => Switch::Killed,
+        Effective { on: false, .. } => Switch::Off,
+        _ => Switch::On,
     }
 }
 
@@ -87,11 +113,7 @@ impl<'d> Compiler<'d> {
         let definition = self.definition;
         let mut flag = Flag::new(self.key, self.value_type, Arc::clone(&self.variants));
         flag.facts = facts(definition);
-        flag.switch = match state {
-            Effective { killed: true, .. } => Switch::Killed,
-            Effective { on: false, .. } => Switch::Off,
-            _ => Switch::On,
-        };
+        flag.switch = switch(state);
         flag.off = self.off()?;
         flag.fallback = flag.off.clone();
         flag.prerequisites = definition

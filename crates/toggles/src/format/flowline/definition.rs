@@ -249,6 +249,23 @@ impl Definition {
         asked
     }
 
+    /// Whether this in place of `before` decides anew who gets what, by a bucketing that takes the place of another one: in a split that is given
+    /// outright, or a `share`. Adding one, and taking one away, does not.
+    pub fn throws_again(&self, before: &Self) -> bool {
+        replaces(&before.bucketings(), &self.bucketings())
+    }
+
+    /// How users are placed, besides by the salt.
+    fn bucketings(&self) -> Vec<&Bucketing> {
+        let served = self.serve.iter().chain(self.rules.iter().filter_map(|rule| rule.serve.as_ref()));
+        let states = [&self.state].into_iter().chain(self.scopes.values());
+        let served = served.chain(states.filter_map(|state| state.serve.as_ref()));
+        let mut all: Vec<&Bucketing> = served.filter_map(Serve::bucketing).collect();
+        let clauses = self.audience.iter().chain(self.rules.iter().flat_map(|rule| &rule.when));
+        clauses.for_each(|clause| clause.bucketings(&mut all));
+        all
+    }
+
     /// What places users on the line: changing it throws the dice again for everybody.
     pub fn salt_of<'s>(&'s self, key: &'s FlagKey) -> &'s str {
         self.salt.as_deref().unwrap_or(key.as_str())
@@ -335,6 +352,21 @@ pub enum Beyond {
     GoOn,
     /// This variant.
     Variant(String),
+}
+
+impl Serve {
+    fn bucketing(&self) -> Option<&Bucketing> {
+        match self {
+            Self::Slices(slices) => Some(&slices.bucketing),
+            Self::Variant(_) | Self::Split(_) => None,
+        }
+    }
+}
+
+/// Whether some bucketing went, and another came in its place.
+fn replaces(before: &[&Bucketing], after: &[&Bucketing]) -> bool {
+    let more = |some: &[&Bucketing], others: &[&Bucketing]| some.iter().any(|one| !others.contains(one));
+    more(before, after) && more(after, before)
 }
 
 impl From<&str> for Serve {
@@ -451,6 +483,12 @@ impl State {
     /// On for a share.
     pub fn rollout(percent: Percent) -> Self {
         Self { on: Some(true), rollout: Some(percent), ..Self::default() }
+    }
+
+    /// Whether this in place of `before` decides anew who gets what, by another bucketing in what is served.
+    pub fn throws_again(&self, before: &Self) -> bool {
+        let of = |state: &Self| state.serve.as_ref().and_then(Serve::bucketing).cloned();
+        matches!((of(before), of(self)), (Some(before), Some(after)) if before != after)
     }
 
     /// Whether it says nothing.

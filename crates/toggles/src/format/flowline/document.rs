@@ -9,7 +9,7 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, Visitor},
 };
 
-use super::{Clause, Definition, Effective, FlagKey, compile};
+use super::{Clause, Definition, Effective, FlagKey, compile, lenient};
 use crate::{
     engine::{Ruleset, RulesetBuilder},
     format::{Format, FormatError},
@@ -174,7 +174,7 @@ impl Segment {
     }
 }
 
-/// Reads documents of our own flags, for one scope.
+/// Reads documents of our own flags, for one scope. What can't be read in a well-formed text harms one flag.
 #[derive(Debug, Clone, Default)]
 pub struct Flowline {
     /// The scope and its bases, nearest first.
@@ -182,25 +182,46 @@ pub struct Flowline {
 }
 
 impl Flowline {
-    /// Reads JSON straight into a ruleset: each flag is compiled as it is read, and nothing else of it is kept.
+    /// Reads JSON straight into a ruleset: each flag is compiled as it is read, and nothing else of it is kept. A flag that can't be read is an error
+    /// by itself, with a warning that says where; so is one that stands twice.
     ///
     /// # Errors
-    /// What does not fit, with line and column.
+    /// If the document as a whole can't be read, with line and column.
     pub fn ruleset(&self, json: &str) -> Result<Ruleset, FormatError> {
         let mut builder = Ruleset::builder(self.name());
         builder.expect_bytes(json.len());
-        self.stream(json, &mut builder)?;
+        if self.stream(json, &mut builder).is_err() {
+            builder = Ruleset::builder(self.name());
+            lenient::json(&self.line(), json, &mut builder)?;
+        }
         builder.refuse_cycles();
         Ok(builder.build())
     }
 
-    fn stream(&self, json: &str, sink: &mut dyn Sink) -> Result<(), FormatError> {
-        let line: Vec<&ScopeId> = self.line.iter().collect();
+    /// Reads a file (`.toml`, `.json`, or with the feature `yaml` `.yaml`) as a program does that runs by it: a flag that can't be read is an error by
+    /// itself, with a warning that says where. [`Document::checked`] is for who writes the file.
+    ///
+    /// # Errors
+    /// If it can't be read as a whole.
+    #[cfg(feature = "config")]
+    pub fn read_file(
+        &self,
+        file: &flowline_core::config::Document,
+    ) -> Result<FlagSet, flowline_core::config::ConfigError> {
+        match file.read::<Document>() {
+            Ok(document) => Ok(document.flag_set(&self.line())),
+            Err(error) => lenient::file(&self.line(), file).ok_or(error),
+        }
+    }
+
+    fn line(&self) -> Vec<&ScopeId> {
+        self.line.iter().collect()
+    }
+
+    fn stream(&self, json: &str, sink: &mut dyn Sink) -> Result<(), serde_json::Error> {
         let mut reader = serde_json::Deserializer::from_str(json);
-        Streaming { line: &line, sink }
-            .deserialize(&mut reader)
-            .and_then(|()| reader.end())
-            .map_err(|error| FormatError::json("flowline", error))
+        let streaming = Streaming { line: &self.line(), sink };
+        streaming.deserialize(&mut reader).and_then(|()| reader.end())
     }
 }
 
@@ -210,14 +231,18 @@ impl Format for Flowline {
     }
 
     fn read(&self, text: &str) -> Result<FlagSet, FormatError> {
-        let mut set = FlagSet { refuse_cycles: true, ..FlagSet::new(self.name()) };
-        self.stream(text, &mut set)?;
+        let empty = || FlagSet { refuse_cycles: true, ..FlagSet::new(self.name()) };
+        let mut set = empty();
+        if self.stream(text, &mut set).is_err() {
+            set = empty();
+            lenient::json(&self.line(), text, &mut set)?;
+        }
         Ok(set)
     }
 }
 
 /// Where flags go while a document is read.
-trait Sink {
+pub(super) trait Sink {
     fn flag(&mut self, flag: model::Flag);
     fn segment(&mut self, segment: model::Segment);
     fn warnings(&mut self) -> &mut Vec<Warning>;

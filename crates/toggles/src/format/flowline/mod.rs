@@ -4,7 +4,7 @@
 //! off, to how many percent, killed. One definition has a state in each [scope](flowline_core::id::ScopeId); [`compile`] puts both together.
 //!
 //! # How a flag of our own is evaluated
-//! 1. Killed, or not on: its `off` variant.
+//! 1. Killed: its `off` variant, even if its definition makes no sense. (Then it is an error otherwise.) Not on: the same.
 //! 2. Every flag in `requires` must be on, else the `off` variant.
 //! 3. `rules` in order: all clauses of `when` hold, and the user is within the rule's own `rollout` if it has one: its `serve`.
 //! 4. If the `audience` holds (by default everybody), and the user is within the state's rollout: `serve`. Otherwise the `off` variant.
@@ -18,6 +18,7 @@ mod clause_serial;
 mod compile;
 mod definition;
 mod document;
+mod lenient;
 mod named;
 #[cfg(feature = "schema")]
 mod schema;
@@ -27,6 +28,7 @@ mod schema_tests;
 mod tests;
 
 pub use clause::{Asks, Attribute, Clause, Compare};
+pub(crate) use compile::{broken, is_killed};
 pub use compile::{compile, rollout_point};
 pub use definition::{
     Beyond, Definition, Effective, FlagKey, FlagKeyError, Percent, PercentError, Rule, Serve, Slice, Slices,

@@ -282,3 +282,116 @@ proptest! {
         drop(Flowline::default().ruleset(&text));
     }
 }
+
+#[test]
+fn the_kill_switch_wins_in_a_circle_too() {
+    let document = r#"{"flags": {
+        "a": {"requires": ["b"], "state": {"on": true, "killed": true}},
+        "b": {"requires": ["a"], "state": {"on": true}}
+    }}"#;
+    let ruleset = Flowline::default().ruleset(document).unwrap();
+    let (user, fixed) = (Context::new("u"), Fixed::default());
+    let (a, b) = (ruleset.evaluate("a", &user, &fixed), ruleset.evaluate("b", &user, &fixed));
+    assert_eq!(
+        (a.on, a.as_bool(), a.error, a.reason),
+        (false, Some(false), None, crate::model::Reason::Disabled)
+    );
+    assert!(b.error.is_some());
+    assert!(!ruleset.is_on("a", &user, &fixed));
+}
+
+#[test]
+fn a_bad_flag_harms_no_other_and_a_kill_in_it_counts() {
+    let json = r#"{"segments": {"bad": {"wen": []}, "good": {"members": ["u"]}}, "flags": {
+        "typo": {"ower": "ada", "state": {"on": true}},
+        "killed": {"ower": "ada", "scopes": {"production": {"killed": true}}},
+        "text": {"variants": {"a": "x"}, "serve": "a", "state": {"rollout": 101}},
+        "twice": {"state": {"killed": true}}, "twice": {"state": {"on": true}},
+        "a b": {},
+        "asks-bad": {"audience": [{"segment": "bad"}], "state": {"on": true}},
+        "asks-good": {"audience": [{"segment": "good"}], "state": {"on": true}},
+        "sound": {"state": {"on": true}}}}"#;
+    let format = Flowline { line: vec![flowline_core::id::ScopeId::new("production").unwrap()] };
+    let toml = r#"
+        [segments.bad]
+        wen = []
+        [segments.good]
+        members = ["u"]
+        [flags.typo]
+        ower = "ada"
+        state = { on = true }
+        [flags.killed]
+        ower = "ada"
+        scopes.production = { killed = true }
+        [flags.text]
+        variants = { a = "x" }
+        serve = "a"
+        state = { rollout = 101 }
+        [flags."a b"]
+        [flags.asks-bad]
+        audience = [{ segment = "bad" }]
+        state = { on = true }
+        [flags.asks-good]
+        audience = [{ segment = "good" }]
+        state = { on = true }
+        [flags.sound]
+        state = { on = true }
+    "#;
+    let file = Ruleset::compile(format.read_file(&config::Document::new("flags.toml", toml)).unwrap());
+    let (user, fixed) = (Context::new("u"), Fixed::default());
+    let read = Ruleset::compile(crate::format::Format::read(&format, json).unwrap());
+    for ruleset in [format.ruleset(json).unwrap(), read, file] {
+        let failed = |flag: &str| ruleset.evaluate(flag, &user, &fixed).error.is_some();
+        for flag in ["typo", "text", "asks-bad", "a b"] {
+            assert!(failed(flag) && ruleset.contains(flag) && !ruleset.is_on(flag, &user, &fixed), "{flag}");
+        }
+        for flag in ["sound", "asks-good"] {
+            assert!(ruleset.is_on(flag, &user, &fixed), "{flag}");
+        }
+        for flag in ["killed", "twice"].into_iter().filter(|flag| ruleset.contains(flag)) {
+            assert_eq!(ruleset.evaluate(flag, &user, &fixed).as_bool(), Some(false), "{flag}");
+            assert!(!failed(flag), "{flag}");
+        }
+    }
+    let told = |warnings: &[crate::model::Warning]| {
+        let short = |warning: String| {
+            warning.replace(", expected", "\u{0}").split('\u{0}').next().unwrap().to_owned()
+        };
+        warnings.iter().map(|warning| short(warning.to_string())).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(told(format.ruleset(json).unwrap().warnings()), @r"
+    flowline:1:27: segments/bad: unknown field `wen`
+    flowline:2:23: flag `typo`: unknown field `ower`
+    flowline:3:25: flag `killed`: unknown field `ower`
+    flowline:4:80: flag `text`: 101 is not a percentage; use a number from 0 to 100; the flag is an error until that is mended
+    flowline:5:56: flag `twice`: duplicate entry `twice`; the flag is an error until that is mended
+    flowline:6:16: flag `a b`: `a b` is not a flag's key; use 1 to 100 letters a-z, digits, `.`, `_` and `-`, the first a letter or digit; the flag is an error until that is mended
+    ");
+    let of_file = told(&format.read_file(&config::Document::new("flags.toml", toml)).unwrap().warnings);
+    let lines: Vec<_> = of_file.lines().collect();
+    assert!(lines.len() == 5 && lines.iter().all(|line| line.starts_with("flags.toml:")), "{of_file}");
+    assert!(of_file.contains("flag `typo`: unknown field `ower`"), "{of_file}");
+    assert!(format.ruleset(r#"{"flags": {"a": {"ower": 1}}"#).is_err(), "not well-formed");
+    assert!(format.ruleset(r#"{"flags": null}"#).is_err() && format.ruleset(r#"{"flagz": {}}"#).is_err());
+}
+
+#[test]
+fn circles_through_segments_are_told_with_the_way_round() {
+    let json = r#"{
+        "segments": {"a": {"when": [{"segment": "b"}]}, "b": {"when": [{"segment": "a"}]}, "c": {"when": [{"flag": "f"}]}},
+        "flags": {"f": {"audience": [{"segment": "c"}], "state": {"on": true}}, "g": {"audience": [{"segment": "a"}], "state": {"on": true}}}}"#;
+    let ruleset = Flowline::default().ruleset(json).unwrap();
+    let told: Vec<_> = ruleset.warnings().iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(told.join("\n"), @r"
+    flag `f`: flags depend on each other: f -> segment `c` -> f; each of them is an error until that is mended
+    segments/a: segments depend on each other: segment `a` -> segment `b` -> segment `a`; whoever asks for one of them is an error until that is mended
+    ");
+    let user = Context::new("u");
+    assert!(ruleset.evaluate("f", &user, &Fixed::default()).error.is_some());
+    let file = config::Document::new("flags.json", json);
+    let refused = Document::checked(&file).unwrap_err().to_string();
+    for circle in ["f -> segment `c` -> f", "segment `a` -> segment `b` -> segment `a`"] {
+        assert!(refused.contains(&format!("depend on each other: {circle}")), "{refused}");
+    }
+    assert!(refused.starts_with("flags.json:"), "{refused}");
+}
