@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use flowline_core::id::ScopeId;
 
-use super::Flags;
+use super::{Flags, Place, board::Standing};
 use crate::{
     context::Context,
     engine::{Ambient, Changes, Ruleset},
-    format::flowline::{Definition, FlagKey, compile},
+    format::flowline::{Definition, FlagKey, State, compile},
     life::compare::Comparison,
 };
 
@@ -43,10 +43,52 @@ impl Flags {
         Comparison::of(flag.as_str(), &before, &after, contexts, &*ambient)
     }
 
-    /// The same for 10,000 made-up users without attributes: what share of everybody would see something else.
+    /// The same for 10,000 made-up users without attributes: what share of everybody would see something else. Of a flag with an audience, or with rules
+    /// by attributes, that says nothing, as no such user is in it: ask for users [like](Self::share_moved_among) some that are.
     pub fn share_moved_by(&self, scope: &ScopeId, flag: &FlagKey, definition: &Definition) -> Comparison {
         let (before, after, ambient) = self.around(scope, flag, definition);
         Comparison::estimate(flag.as_str(), &before, &after, &*ambient)
+    }
+
+    /// The same for 10,000 made-up users that have the attributes of `samples`, taken in turn: what share of people like these would see something
+    /// else.
+    pub fn share_moved_among(
+        &self,
+        scope: &ScopeId,
+        flag: &FlagKey,
+        definition: &Definition,
+        samples: &[Context],
+    ) -> Comparison {
+        let (before, after, ambient) = self.around(scope, flag, definition);
+        Comparison::estimate_among(flag.as_str(), &before, &after, samples, &*ambient)
+    }
+
+    /// Which of `contexts` would see something else of `flag` in `scope` if `edit` were made to what is said of it at `place` (the scope itself, one
+    /// that it inherits from, or [everywhere](Place::Everywhere)): a rollout raised or lowered, another variant served, a kill.
+    pub fn moved_by_state<'c>(
+        &self,
+        scope: &ScopeId,
+        flag: &FlagKey,
+        place: impl Into<Place>,
+        edit: impl FnOnce(&mut State),
+        contexts: impl IntoIterator<Item = &'c Context>,
+    ) -> Comparison {
+        let place = place.into();
+        let (before, after, ambient) = {
+            let board = self.board();
+            let before = board.ruleset(scope);
+            let mut said = board.said(&place, flag);
+            edit(&mut said);
+            let mut changes = Changes::default();
+            if let Some(standing) = board.standing(scope, flag) {
+                let state = board.effective_if(&Place::from(scope), flag, &place, &said);
+                let standing = Standing { state, ..standing };
+                changes.flags.push(board.compiled(flag, &standing, &mut changes.warnings));
+            }
+            let after = before.with(changes);
+            (before, after, Arc::clone(board.ambient()))
+        };
+        Comparison::of(flag.as_str(), &before, &after, contexts, &*ambient)
     }
 
     /// The flags of a scope as they are, and as they would be.

@@ -59,6 +59,18 @@ pub enum FlagsError {
         /// The flag.
         flag: FlagKey,
     },
+    /// Others changed the same scope again and again.
+    #[error("scope `{scope}` was changed by others at the same time, {TRIES} times in a row; try again")]
+    ScopeContended {
+        /// The scope.
+        scope: ScopeId,
+    },
+    /// The scope was closed while something was said for it.
+    #[error("scope `{scope}` was closed; nothing is said for it any more, unless it is opened again")]
+    Closed {
+        /// The scope.
+        scope: ScopeId,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,10 +85,10 @@ pub enum FlagsError {
 impl Kinded for FlagsError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unknown { .. } => ErrorKind::NotFound,
+            Self::Unknown { .. } | Self::Closed { .. } => ErrorKind::NotFound,
             Self::Cycle { .. } | Self::Circle { .. } | Self::Salt { .. } => ErrorKind::Invalid,
             Self::Moved { .. } => ErrorKind::Conflict,
-            Self::Contended { .. } => ErrorKind::Busy,
+            Self::Contended { .. } | Self::ScopeContended { .. } => ErrorKind::Busy,
             Self::Store(error) => error.kind(),
             Self::Journal(error) => error.kind(),
             Self::Name(error) => error.kind(),
@@ -89,8 +101,9 @@ impl Kinded for FlagsError {
             | Self::Unknown { .. }
             | Self::Cycle { .. }
             | Self::Circle { .. }
+            | Self::Closed { .. }
             | Self::Salt { .. } => Retry::Never,
-            Self::Contended { .. } => Retry::Later,
+            Self::Contended { .. } | Self::ScopeContended { .. } => Retry::Later,
             Self::Store(error) => error.retry(),
             Self::Journal(error) => error.retry(),
             Self::Name(error) => error.retry(),

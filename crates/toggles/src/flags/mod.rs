@@ -15,6 +15,7 @@ mod past;
 mod record;
 mod releases;
 mod scopes;
+mod shown;
 mod stale;
 #[cfg(test)]
 mod tests;
@@ -33,19 +34,21 @@ use flowline_core::{
     Timestamp,
     clock::Clock,
     error::chain,
+    event,
     id::{Key, ScopeId},
-    store::{Document, Store, StoreError, StoreExt},
+    store::{Document, Store, StoreExt},
 };
+use serde_json::Value as Json;
 
 pub use board::WhereOn;
 pub use error::FlagsError;
-pub use record::{Author, FlagChanged, Place, ScopeChanged, Subject};
+pub use record::{Author, FlagChanged, Place, ScopeBefore, ScopeChanged, Subject};
 pub use releases::{Advanced, Happened, Release, ReleaseChanged, ReleaseError, Releases};
 
 use crate::{
     client::{Event, EventDetails},
     engine::{Ambient, Fixed},
-    format::flowline::{self, Definition, Effective, FlagKey, State},
+    format::flowline::{Definition, Effective, FlagKey, State},
     model::Warning,
     provider::TogglesProvider,
     toggles::Toggles,
@@ -93,22 +96,17 @@ struct Shared {
 }
 
 impl Flags {
-    /// Reads all flags from `store`.
+    /// Reads all flags from `store`. One that can't be read is an error by itself, with a [warning](Self::warnings); it harms no other.
     ///
     /// # Errors
-    /// Those of the store; a document of another shape is [`StoreError::Content`].
+    /// Those of the store.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, FlagsError> {
         let ambient: Arc<dyn Ambient> = Arc::new(ClockAmbient { clock: Arc::clone(&clock) });
-        let flags = Self {
-            shared: Arc::new(Shared {
-                store,
-                clock,
-                board: Mutex::new(Board::new(ambient)),
-                stale: AtomicBool::new(false),
-            }),
-        };
-        flags.reload().await?;
-        Ok(flags)
+        let position = store.head().await?;
+        let mut board = Board::of(&store.list(PREFIX).await?, ambient);
+        board.reached(position);
+        let (board, stale) = (Mutex::new(board), AtomicBool::new(false));
+        Ok(Self { shared: Arc::new(Shared { store, clock, board, stale }) })
     }
 
     /// The flags as they are in `scope`: a handle that always shows the present state. The scope need not be known yet; it then has what
@@ -146,7 +144,8 @@ impl Flags {
         }
     }
 
-    /// Sees what other processes changed up to now, and returns.
+    /// Sees what other processes changed up to now, and returns. A change that can't be read (a newer version made it) leaves its flag as it was,
+    /// with a [warning](Self::warnings).
     ///
     /// # Errors
     /// Those of the store.
@@ -154,29 +153,44 @@ impl Flags {
         let after = self.board().position();
         let mut subscription = self.shared.store.subscribe(after);
         let head = self.shared.store.head().await?;
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut unread) = (BTreeSet::new(), false);
         while subscription.position() < head {
             for recorded in subscription.next().await? {
-                if let Some(change) = recorded.event.fact::<FlagChanged>()? {
-                    touched.insert(change.subject.key(&change.flag)?);
-                } else if let Some(change) = recorded.event.fact::<ScopeChanged>()? {
-                    touched.insert(ScopeRecord::key(&change.scope)?);
-                    // Closing takes the scope's states with it without a fact for each of them.
-                    if change.closed {
-                        self.board().close(&change.scope);
-                    }
+                match self.touched(&recorded.event) {
+                    Ok(keys) => touched.extend(keys),
+                    Err(_) => unread = true,
                 }
             }
         }
-        for key in touched {
-            self.take(&key).await?;
+        if unread {
+            // Whatever that was: what it left is in the documents.
+            touched.extend(self.shared.store.list(PREFIX).await?.into_iter().map(|(key, _)| key));
+            touched.extend(self.board().all_keys());
         }
-        self.board().reached(subscription.position());
+        self.take(touched).await?;
+        {
+            let mut board = self.board();
+            board.forget();
+            board.reached(subscription.position());
+        }
         self.announce();
         if self.shared.stale.swap(false, Ordering::AcqRel) {
             self.tell(Event::Ready, &EventDetails::new());
         }
         Ok(())
+    }
+
+    /// Where an event changed something.
+    fn touched(&self, event: &event::Event) -> Result<Vec<Key>, FlagsError> {
+        if let Some(change) = event.fact::<FlagChanged>()? {
+            return Ok(vec![change.subject.key(&change.flag)?]);
+        }
+        let Some(change) = event.fact::<ScopeChanged>()? else { return Ok(Vec::new()) };
+        let mut keys = vec![ScopeRecord::key(&change.scope)?];
+        if change.closed {
+            keys.extend(self.board().keys_of(&change.scope));
+        }
+        Ok(keys)
     }
 
     /// What is said of `flag` at `place` itself, without what is inherited.
@@ -189,7 +203,7 @@ impl Flags {
         self.board().effective(scope, flag)
     }
 
-    /// Where `flag` is on: every known scope, ordered by name.
+    /// Where `flag` is on: every known scope, and every one that its definition declares a state for, ordered by name.
     pub fn where_on(&self, flag: &FlagKey) -> Vec<WhereOn> {
         self.board().where_on(flag)
     }
@@ -201,10 +215,10 @@ impl Flags {
 
     /// All flags, ordered by key.
     pub fn keys(&self) -> Vec<FlagKey> {
-        self.board().keys()
+        self.board().keys().into_iter().collect()
     }
 
-    /// What does not make sense in the definitions.
+    /// What does not make sense in the definitions, and what could not be read.
     pub fn warnings(&self) -> Vec<Warning> {
         self.board().warnings()
     }
@@ -215,15 +229,24 @@ impl Flags {
 
     /// Takes over a document as it is now, and tells.
     async fn reread(&self, key: &Key) -> Result<(), FlagsError> {
-        self.take(key).await?;
+        self.take([key.clone()]).await?;
         self.announce();
         Ok(())
     }
 
-    async fn take(&self, key: &Key) -> Result<(), FlagsError> {
-        let document = self.shared.store.read(key).await?;
-        self.board().take(key, document.as_ref())?;
-        Ok(())
+    /// Reads documents and takes them over; again if somebody else took one of them over meanwhile.
+    async fn take(&self, keys: impl IntoIterator<Item = Key> + Send) -> Result<(), FlagsError> {
+        let keys: Vec<Key> = keys.into_iter().collect();
+        loop {
+            let mut documents = Vec::with_capacity(keys.len());
+            for key in &keys {
+                let ticket = self.board().ticket(key);
+                documents.push((key.clone(), self.shared.store.read(key).await?, ticket));
+            }
+            if self.board().take(&documents) {
+                return Ok(());
+            }
+        }
     }
 
     /// Tells whoever shows flags that changed. Not under the lock: a handler may ask for anything.
@@ -241,25 +264,32 @@ impl Flags {
             provider.notify(event, details.clone());
         }
     }
+}
 
-    async fn reload(&self) -> Result<(), FlagsError> {
-        let position = self.shared.store.head().await?;
-        let documents = self.shared.store.list(PREFIX).await?;
-        let mut board = self.board();
-        board.load(&documents)?;
-        board.reached(position);
-        Ok(())
+/// The flags of a store that is read as a whole, again and again: what can't be read any more counts on as it was.
+pub(crate) struct Reading(Board);
+
+impl Reading {
+    /// What `documents`, all that the store has below [`PREFIX`] now, come to in `scope`: a document of our own format.
+    pub(crate) fn document(&mut self, documents: &[(Key, Document)], scope: &ScopeId) -> Json {
+        let there: BTreeSet<&Key> = documents.iter().map(|(key, _)| key).collect();
+        let known = self.0.all_keys();
+        let gone = known.iter().filter(|key| !there.contains(key)).map(|key| (key, None));
+        self.0.put(documents.iter().map(|(key, document)| (key, Some(document))).chain(gone));
+        self.0.document(scope)
     }
 }
 
-/// What `documents`, all that a store has below [`PREFIX`], come to in `scope`.
-pub(crate) fn document(
-    documents: &[(Key, Document)],
-    scope: &ScopeId,
-) -> Result<flowline::Document, StoreError> {
-    let mut board = Board::new(Arc::new(Fixed::default()));
-    board.load(documents)?;
-    Ok(board.document(scope))
+impl Default for Reading {
+    fn default() -> Self {
+        Self(Board::new(Arc::new(Fixed::default())))
+    }
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Flags {

@@ -123,6 +123,12 @@ pub struct FlagChanged {
     /// The change that this one takes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<EventId>,
+    /// The first of the changes that were made together with this one, and are undone together: those of a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<EventId>,
+    /// Whether it went with its scope, which was closed; undoing leaves that alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 impl Fact for FlagChanged {
@@ -134,6 +140,9 @@ impl Fact for FlagChanged {
 pub struct ScopeChanged {
     /// The scope.
     pub scope: ScopeId,
+    /// What was known of it before; absent: it was not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<ScopeBefore>,
     /// Its base now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<ScopeId>,
@@ -146,11 +155,22 @@ impl Fact for ScopeChanged {
     const KIND: &'static str = "flag.scope_changed";
 }
 
+/// What was known of a scope before a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeBefore {
+    /// Its base then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<ScopeId>,
+}
+
 /// The document of a scope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct ScopeRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) base: Option<ScopeId>,
+    /// Whether it is about to go: nothing is said for it any more, so that nothing is left of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) closing: bool,
 }
 
 impl ScopeRecord {

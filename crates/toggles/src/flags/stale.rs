@@ -22,14 +22,34 @@ use crate::{
 /// How exactly the last use of a flag is kept, so that a busy program does not write all the time.
 const GRAIN: SignedDuration = SignedDuration::from_hours(1);
 
-/// Since when uses are recorded.
+/// Longer than this nobody watched: what is known begins anew. Somebody who records uses does it far more often.
+const GAP: SignedDuration = SignedDuration::from_hours(48);
+
+/// Since when uses are recorded without a break, and until when.
 #[derive(Debug, Serialize, Deserialize)]
 struct Watched {
     since: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
+}
+
+impl Watched {
+    /// Both together, if that says something new.
+    fn and(self, new: Self) -> Option<Self> {
+        let (until, new_until) = (self.until.unwrap_or(self.since), new.until.unwrap_or(new.since));
+        if new.since.duration_since(until) > GAP {
+            return Some(new);
+        }
+        // Something old may come late.
+        let late = self.since.duration_since(new_until) > GAP;
+        let since = if late { self.since } else { self.since.min(new.since) };
+        let news = since < self.since || new_until.duration_since(until) >= GRAIN;
+        news.then_some(Self { since, until: Some(until.max(new_until)) })
+    }
 }
 
 impl Flags {
-    /// Which flags are stale now, and why. `scope` is the one that matters: production. What `scan` says of the source code counts if it is given,
+    /// Which flags are stale now, and why. A flag that others ask for is in use. `scope` is the one that matters: production. What `scan` says of the source code counts if it is given,
     /// and use counts if anybody ever [recorded](Self::record_usage) it.
     ///
     /// # Errors
@@ -42,8 +62,9 @@ impl Flags {
     ) -> Result<StaleReport, FlagsError> {
         let now = self.shared.clock.now();
         let scopes = self.scope_facts().await?;
-        let watched =
-            self.shared.store.get::<Watched>(&watched_key()?).await?.map(|(_, watched)| watched.since);
+        let watched = self.shared.store.get::<Watched>(&watched_key()?).await?.map(|(_, watched)| watched);
+        let definitions: Vec<_> = self.keys().iter().filter_map(|flag| self.definition(flag)).collect();
+        let asked: Vec<&str> = definitions.iter().flat_map(Definition::asks).collect();
         let mut report = StaleReport::default();
         for flag in self.keys() {
             let Some(definition) = self.definition(&flag) else { continue };
@@ -52,7 +73,9 @@ impl Flags {
             let references = scan.and_then(|scan| scan.references.get(flag.as_str()));
             let sighting = Sighting {
                 full_since,
-                watched_since: watched,
+                watched_since: watched.as_ref().map(|watched| watched.since),
+                watched_until: watched.as_ref().and_then(|watched| watched.until),
+                asked_by: asked.iter().filter(|asked| **asked == flag.as_str()).count(),
                 last_evaluated: used.map(|(_, used)| used.last),
                 references: references.map(Vec::len),
             };
@@ -77,8 +100,8 @@ impl Flags {
     /// # Errors
     /// Those of the store.
     pub async fn record_usage(&self, usage: &Usage) -> Result<(), FlagsError> {
-        let watched = Watched { since: usage.since };
-        self.merge(&watched_key()?, watched, |known, new| (new.since < known.since).then_some(new)).await?;
+        let watched = Watched { since: usage.since, until: Some(usage.until) };
+        self.merge(&watched_key()?, watched, Watched::and).await?;
         for (flag, used) in &usage.flags {
             let Ok(flag) = FlagKey::new(flag) else { continue };
             if self.knows(flag.as_str()) {

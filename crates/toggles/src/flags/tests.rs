@@ -13,6 +13,10 @@ use flowline_core::{
     store::{Batch, MemoryStore, Store},
 };
 
+mod edits;
+mod races;
+mod unread;
+
 use super::*;
 use crate::{
     client::{Event, ProviderStatus, isolated},
@@ -342,6 +346,7 @@ async fn stale_flags_are_reported_with_owner_reasons_and_places() {
     flags.set_rollout(&production, &key("old"), Percent::ALL, &ada()).await.unwrap();
     let usage = |since: Timestamp, flag: &str, at: Timestamp| Usage {
         since,
+        until: clock.now(),
         flags: [(flag.to_owned(), Used { first: at, last: at })].into(),
     };
     let start = clock.now();
@@ -421,20 +426,16 @@ async fn providers_tell_which_flags_changed_where() {
 
 #[tokio::test]
 async fn clients_hear_when_following_fails_and_when_it_works_again() {
-    let (store, flags) = flags().await;
+    let (inner, _) = flags().await;
+    let store = races::Between::over(&inner);
+    let flags = open(&(Arc::new(store.clone()) as Arc<dyn Store>)).await;
     let api = isolated::api();
     drop(api.set_provider(flags.provider(&scope("production"))).unwrap());
     assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
-    let document = Key::new("toggles/flag/checkout").unwrap();
-    let batch = |event: event::Event| Batch::new().append(StreamId::new("flag/checkout").unwrap(), event);
-    let fact = flags.history(&key("checkout")).await.unwrap().pop().unwrap().0;
-    let again = event::Event { id: EventId::new("again").unwrap(), ..fact };
-    let broken = batch(again.clone()).put(document.clone(), "of the future".into());
-    store.commit(broken).await.unwrap();
+    store.go_away(true);
     assert!(flags.follow().await.is_err());
     assert_eq!(api.client().provider_status(), ProviderStatus::Stale);
-    let mended = event::Event { id: EventId::new("mended").unwrap(), ..again };
-    store.commit(batch(mended).put(document, serde_json::json!({}))).await.unwrap();
+    store.go_away(false);
     flags.refresh().await.unwrap();
     assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
 }
@@ -466,4 +467,165 @@ async fn scopes_share_what_is_the_same_in_them() {
     flags.switch_on(&production, &key("b"), &ada()).await.unwrap();
     assert_eq!(shared(), "a c checkout", "compiled once; `b` was made by itself each time");
     assert_eq!(who_is_in(&other).len(), 1_000);
+}
+
+#[tokio::test]
+async fn the_kill_switch_wins_over_a_definition_that_makes_no_sense() {
+    let (_, flags) = flags().await;
+    let production = scope("production");
+    let define = async |name: &str, text: &str| {
+        flags.define(&key(name), serde_json::from_str(text).unwrap(), &ada()).await.unwrap();
+        flags.switch_on(&production, &key(name), &ada()).await.unwrap();
+    };
+    define("unknown-variant", r#"{"serve": "blue"}"#).await;
+    define("colour", r#"{"variants": {"red": "r", "blue": "b"}, "serve": "green", "off": "red"}"#).await;
+    define("child", r#"{"requires": ["unknown-variant"]}"#).await;
+    let api = isolated::api();
+    drop(api.set_provider(flags.provider(&production)).unwrap());
+    let (client, toggles) = (api.client(), flags.toggles(&production));
+    let asked = |name: &str| {
+        let details = client.boolean_details(name, true, ());
+        let failed = details.error_code().is_some();
+        (details.value, details.reason.map(|reason| reason.to_string()), failed)
+    };
+    let error = (true, Some("ERROR".to_owned()), true);
+    let disabled = (false, Some("DISABLED".to_owned()), false);
+    assert_eq!((asked("unknown-variant"), asked("child")), (error, disabled.clone()));
+    for name in ["unknown-variant", "colour"] {
+        flags.kill(&production, &key(name), &ada()).await.unwrap();
+        assert!(!toggles.is_on(name, &Context::new("u")));
+    }
+    assert_eq!((asked("unknown-variant"), asked("child")), (disabled.clone(), disabled));
+    assert_eq!(client.text("colour", "green", ()), "r");
+}
+
+#[tokio::test]
+async fn carrying_takes_nothing_from_anybody() {
+    let (store, flags) = flags().await;
+    let (staging, production, checkout) = (scope("staging"), scope("production"), key("checkout"));
+    let to = |percent: f64| Percent::new(percent).unwrap();
+    let said = |flag: &str| serde_json::to_string(&flags.said(&production, &key(flag))).unwrap();
+    let declared = r#"{"variants": {"r": "r", "b": "b"}, "serve": "r", "scopes": {"staging": {"on": true, "serve": "b"}}}"#;
+    flags.define(&key("declared"), serde_json::from_str(declared).unwrap(), &ada()).await.unwrap();
+    for name in ["lower", "higher", "off", "killed-there", "silent"] {
+        flags.define(&key(name), Definition::default(), &ada()).await.unwrap();
+    }
+    // Killed in production, on at 10 % in staging.
+    flags.set_rollout(&staging, &checkout, to(10.0), &ada()).await.unwrap();
+    flags.kill(&production, &checkout, &ada()).await.unwrap();
+    for (name, there, here) in [("lower", 10.0, 50.0), ("higher", 50.0, 10.0)] {
+        flags.set_rollout(&staging, &key(name), to(there), &ada()).await.unwrap();
+        flags.set_rollout(&production, &key(name), to(here), &ada()).await.unwrap();
+    }
+    flags.switch_off(&staging, &key("off"), &ada()).await.unwrap();
+    flags.switch_on(&production, &key("off"), &ada()).await.unwrap();
+    flags.set_rollout(&staging, &key("killed-there"), to(30.0), &ada()).await.unwrap();
+    flags.kill(&staging, &key("killed-there"), &ada()).await.unwrap();
+    flags.switch_on(Place::Everywhere, &key("silent"), &ada()).await.unwrap();
+    let head = store.head().await.unwrap();
+    flags.carry(&staging, &production, &ada()).await.unwrap();
+    assert!(flags.effective(&production, &checkout).killed, "what is killed stays killed");
+    let told = ["checkout", "lower", "higher", "off", "killed-there", "declared", "silent"]
+        .map(|flag| format!("{flag}: {}", said(flag)));
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    checkout: {"on":true,"rollout":10,"killed":true}
+    lower: {"on":true,"rollout":50}
+    higher: {"on":true,"rollout":50}
+    off: {"on":true}
+    killed-there: {"on":true,"rollout":30}
+    declared: {"on":true,"rollout":100,"serve":"b"}
+    silent: {}
+    "#);
+    let facts = store.events(flowline_core::store::EventQuery::after(head)).await.unwrap();
+    assert_eq!(facts.len(), 4, "each change is a fact");
+    flags.carry(&staging, &production, &ada()).await.unwrap();
+    assert_eq!(store.head().await.unwrap(), facts.last().unwrap().position, "again is nothing");
+    assert!(flags.undo(&key("higher"), &ada()).await.unwrap());
+    assert_eq!(said("higher"), r#"{"on":true,"rollout":10}"#);
+}
+
+#[tokio::test]
+async fn a_removal_is_taken_back_as_a_whole() {
+    let (store, flags) = flags().await;
+    let (production, preview, checkout) = (scope("production"), scope("pr-123"), key("checkout"));
+    flags.kill(Place::Everywhere, &checkout, &ada()).await.unwrap();
+    // What this process does not know of counts as well.
+    let other = open(&store).await;
+    other.set_rollout(&production, &checkout, Percent::new(5.0).unwrap(), &ada()).await.unwrap();
+    flags.open_scope(&preview, None, &ada()).await.unwrap();
+    flags.switch_on(&preview, &checkout, &ada()).await.unwrap();
+    let before = store.list("toggles/state/").await.unwrap().len();
+    let head = store.head().await.unwrap();
+    flags.remove(&checkout, &ada()).await.unwrap();
+    assert_eq!((before, store.list("toggles/state/").await.unwrap().len()), (3, 0));
+    let facts = store.events(flowline_core::store::EventQuery::after(head)).await.unwrap();
+    assert_eq!(facts.len(), 4, "the definition and each state");
+    assert!(flags.undo(&checkout, &ada()).await.unwrap());
+    assert_eq!(store.list("toggles/state/").await.unwrap().len(), 3);
+    assert!(flags.effective(&production, &checkout).killed && flags.definition(&checkout).is_some());
+    flags.revive(Place::Everywhere, &checkout, &ada()).await.unwrap();
+    assert_eq!(flags.effective(&production, &checkout).rollout, Percent::new(5.0).unwrap());
+    // Not where what it takes back would be found by another of the same name.
+    flags.remove(&checkout, &ada()).await.unwrap();
+    flags.close_scope(&preview, &ada()).await.unwrap();
+    assert!(matches!(flags.undo(&checkout, &ada()).await, Err(FlagsError::Moved { .. })));
+    assert_eq!(store.list("toggles/state/").await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn everything_that_goes_with_a_scope_is_a_fact() {
+    let (store, flags) = flags().await;
+    let (production, preview, checkout) = (scope("production"), scope("pr-123"), key("checkout"));
+    flags.open_scope(&preview, Some(&production), &ada()).await.unwrap();
+    flags.open_scope(&preview, None, &ada()).await.unwrap();
+    flags.switch_on(&preview, &checkout, &ada()).await.unwrap();
+    flags.close_scope(&preview, &ada()).await.unwrap();
+    let mut told = Vec::new();
+    for recorded in store.events(flowline_core::store::EventQuery::default()).await.unwrap() {
+        let mut data = serde_json::to_value(&recorded.event).unwrap()["data"].clone();
+        data.as_object_mut().unwrap().remove("reason");
+        told.push(format!("{} {data}", recorded.event.kind));
+    }
+    insta::assert_snapshot!(told[1..].join("\n"), @r#"
+    flag.scope_changed {"base":"production","closed":false,"scope":"pr-123"}
+    flag.scope_changed {"before":{"base":"production"},"closed":false,"scope":"pr-123"}
+    flag.changed {"after":{"on":true},"flag":"checkout","subject":{"state":{"scope":"pr-123"}}}
+    flag.scope_changed {"before":{},"closed":true,"scope":"pr-123"}
+    flag.changed {"before":{"on":true},"closed":true,"flag":"checkout","subject":{"state":{"scope":"pr-123"}}}
+    "#);
+    assert!(matches!(flags.undo(&checkout, &ada()).await, Err(FlagsError::Moved { .. })));
+}
+
+#[tokio::test]
+async fn where_it_is_on_counts_what_is_declared() {
+    let (_, flags) = flags().await;
+    let text = r#"{"scopes": {"staging": {"on": true, "rollout": 20}}}"#;
+    flags.define(&key("declared"), serde_json::from_str(text).unwrap(), &ada()).await.unwrap();
+    let on: Vec<_> = flags.where_on(&key("declared"));
+    assert_eq!(on.len(), 1);
+    assert_eq!((on[0].scope.as_str(), on[0].state.on, on[0].own), ("staging", true, true));
+    assert!(flags.where_on(&key("checkout")).is_empty());
+}
+
+#[tokio::test]
+async fn another_bucketing_throws_the_dice_again_as_another_salt_does() {
+    let (_, flags) = flags().await;
+    let split = |seed: u32, until: u32| {
+        let text = format!(
+            r#"{{"serve": {{"bucketing": {{"input": [{{"of": {{"first_of": ["key"]}}}}], "hash": {{"murmur3": {{"seed": {seed}}}}},
+                "scale": {{"multiply": {{"of": 100}}}}, "missing": "no_point"}},
+                "slices": [{{"variant": "on", "until": {until}}}, {{"variant": "off"}}]}}}}"#
+        );
+        serde_json::from_str::<Definition>(&text).unwrap()
+    };
+    let flag = key("split");
+    flags.define(&flag, split(1, 10), &ada()).await.unwrap();
+    flags.define(&flag, split(1, 20), &ada()).await.unwrap();
+    let refused = flags.define(&flag, split(2, 20), &ada()).await.unwrap_err();
+    assert!(matches!(refused, FlagsError::Salt { .. }));
+    flags.reshuffle(&flag, split(2, 20), &ada()).await.unwrap();
+    flags.set(&scope("a"), &flag, &ada(), |state| state.serve = split(3, 1).serve).await.unwrap();
+    let refused =
+        flags.set(&scope("a"), &flag, &ada(), |state| state.serve = split(4, 1).serve).await.unwrap_err();
+    assert!(matches!(refused, FlagsError::Salt { .. }));
 }

@@ -11,8 +11,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    client::EvaluationContext,
     context::Context,
     engine::{Ambient, Evaluation, Ruleset},
+    provider::{Provider, ProviderMetadata, Resolved, resolution, structure},
     toggles::Toggles,
     value::Value,
 };
@@ -84,10 +86,29 @@ impl Comparison {
         comparison
     }
 
-    /// The same for 10,000 made-up targeting keys without attributes: what share of everybody an edit would move.
+    /// The same for 10,000 made-up targeting keys without attributes: what share of everybody an edit would move. It says nothing of a flag that asks
+    /// for attributes, see [`estimate_among`](Self::estimate_among).
     pub fn estimate(flag: &str, before: &Ruleset, after: &Ruleset, ambient: &dyn Ambient) -> Self {
         let contexts: Vec<Context> =
             (0..10_000).map(|user| Context::new(format!("made-up-user-{user}"))).collect();
+        Self::of(flag, before, after, &contexts, ambient)
+    }
+
+    /// The same for 10,000 made-up targeting keys that have the attributes of `samples`, taken in turn; without any sample, none.
+    pub fn estimate_among(
+        flag: &str,
+        before: &Ruleset,
+        after: &Ruleset,
+        samples: &[Context],
+        ambient: &dyn Ambient,
+    ) -> Self {
+        let contexts: Vec<Context> = samples
+            .iter()
+            .cycle()
+            .take(10_000)
+            .enumerate()
+            .map(|(user, sample)| sample.clone().with_key(format!("made-up-user-{user}")))
+            .collect();
         Self::of(flag, before, after, &contexts, ambient)
     }
 
@@ -145,6 +166,16 @@ impl Shadow {
 
     /// What the served flags say; the comparison is recorded. Takes a lock: for the time of a migration.
     pub fn is_on(&self, flag: &str, context: &Context) -> bool {
+        self.evaluate(flag, context, |it| it.on)
+    }
+
+    /// The value that the served flags give; `None`: the caller's default. Recorded as [`is_on`](Self::is_on) is.
+    pub fn value(&self, flag: &str, context: &Context) -> Option<Value> {
+        self.evaluate(flag, context, |it| it.value.cloned())
+    }
+
+    /// What `flag` comes to in the served flags: variant, value, reason. Recorded as [`is_on`](Self::is_on) is.
+    pub fn evaluate<R>(&self, flag: &str, context: &Context, then: impl FnOnce(Evaluation<'_>) -> R) -> R {
         let (served, shadow) = (self.served.ruleset(), self.candidate.ruleset());
         let ambient = &**self.served.ambient();
         let difference = difference(flag, &served, &shadow, context, ambient);
@@ -162,7 +193,17 @@ impl Shadow {
                 }
             }
         }
-        served.is_on(flag, context, ambient)
+        then(served.evaluate(flag, context, ambient))
+    }
+
+    fn resolve<T>(
+        &self,
+        key: &str,
+        default: impl FnOnce() -> T,
+        context: &EvaluationContext,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Resolved<T> {
+        self.evaluate(key, context.engine(), |evaluation| resolution(key, &evaluation, default, read))
     }
 
     /// What was seen so far, by flag.
@@ -171,10 +212,39 @@ impl Shadow {
     }
 }
 
+/// The served flags, as [`TogglesProvider`](crate::provider::TogglesProvider) gives them.
+impl Provider for Shadow {
+    fn metadata(&self) -> ProviderMetadata {
+        ProviderMetadata::new("flowline shadow")
+    }
+
+    fn resolve_bool(&self, key: &str, default: bool, context: &EvaluationContext) -> Resolved<bool> {
+        self.resolve(key, || default, context, Value::as_bool)
+    }
+
+    fn resolve_text(&self, key: &str, default: &str, context: &EvaluationContext) -> Resolved<String> {
+        self.resolve(key, || default.to_owned(), context, |value| value.as_str().map(str::to_owned))
+    }
+
+    fn resolve_integer(&self, key: &str, default: i64, context: &EvaluationContext) -> Resolved<i64> {
+        self.resolve(key, || default, context, Value::as_i64)
+    }
+
+    fn resolve_float(&self, key: &str, default: f64, context: &EvaluationContext) -> Resolved<f64> {
+        self.resolve(key, || default, context, Value::as_f64)
+    }
+
+    fn resolve_structure(&self, key: &str, default: &Value, context: &EvaluationContext) -> Resolved<Value> {
+        self.resolve(key, || default.clone(), context, |value| structure(value).cloned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::{engine::Fixed, format::flowline::Flowline};
+    use crate::{client::isolated, engine::Fixed, format::flowline::Flowline};
 
     fn ruleset(flag: &str) -> Ruleset {
         Flowline::default().ruleset(&format!(r#"{{"flags": {{"f": {flag}}}}}"#)).unwrap()
@@ -214,5 +284,40 @@ mod tests {
         let report = &shadow.report()["f"];
         assert_eq!((report.asked, report.differed, report.examples.len()), (5, 5, 2));
         assert!(report.examples[0].before.on && !report.examples[0].after.on);
+    }
+
+    #[test]
+    fn a_shadow_serves_and_compares_texts_and_variants_too() {
+        let text = |serve: &str| {
+            let flag = r#"{"variants": {"a": "x", "b": "y"}, "serve": "S", "state": {"on": true}}"#;
+            Toggles::new(ruleset(&flag.replace('S', serve)))
+        };
+        let shadow = Arc::new(Shadow::new(text("a"), text("b"), 1));
+        let user = Context::new("u");
+        assert_eq!(shadow.value("f", &user), Some("x".into()));
+        assert_eq!(shadow.evaluate("f", &user, |it| it.variant.map(|it| it.name.to_string())).unwrap(), "a");
+        let api = isolated::api();
+        drop(api.set_provider(Arc::clone(&shadow) as Arc<dyn Provider>).unwrap());
+        assert_eq!(api.client().text("f", "none", ()), "x");
+        let report = &shadow.report()["f"];
+        assert_eq!((report.asked, report.differed), (3, 3));
+        assert_eq!(report.examples[0].after.value, Some("y".into()));
+    }
+
+    #[test]
+    fn a_share_is_of_people_like_those_who_are_meant() {
+        let (some, all) = (
+            ruleset(
+                r#"{"audience": [{"attribute": "country", "in": ["NO"]}], "state": {"on": true, "rollout": 50}}"#,
+            ),
+            ruleset(r#"{"audience": [{"attribute": "country", "in": ["NO"]}], "state": {"on": true}}"#),
+        );
+        let fixed = Fixed::default();
+        assert!(Comparison::estimate("f", &some, &all, &fixed).moved.is_empty(), "nobody is in the audience");
+        let samples =
+            [Context::new("ada").with("country", "NO"), Context::new("grace").with("country", "SE")];
+        let share = Comparison::estimate_among("f", &some, &all, &samples, &fixed).share();
+        assert!((0.23..0.27).contains(&share), "{share}");
+        assert_eq!(Comparison::estimate_among("f", &some, &all, &[], &fixed).looked_at, 0);
     }
 }

@@ -6,11 +6,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use flowline_core::Timestamp;
+use flowline_core::{Timestamp, error::BoxError};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{context::Context, engine::Evaluation, format::flowline::Percent, toggles::Toggles};
+use crate::{
+    client::{Details, Hook, HookContext, HookHints, Stages},
+    context::Context,
+    engine::Evaluation,
+    format::flowline::Percent,
+    toggles::Toggles,
+    value::Value,
+};
 
 /// Somebody was shown something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +36,9 @@ pub struct Exposure {
 pub trait ExposureSink: Debug + Send + Sync {
     /// Takes one.
     fn exposed(&self, exposure: Exposure);
+
+    /// A flag was evaluated, by anybody, for the first time or again: for who wants to know which flags are in use. By default it is ignored.
+    fn asked(&self, _flag: &str, _time: Timestamp) {}
 }
 
 /// Keeps exposures, for tests and small programs.
@@ -51,6 +61,9 @@ impl ExposureSink for Collected {
 /// Evaluates flags and tells a sink who was shown what: each triple of flag, variant and key once, for as long as it is remembered.
 ///
 /// Sampling is by key, so one person is either always or never in the sample, across flags. Contexts without a key are never told of.
+///
+/// Ask it in place of its [`Toggles`], or add it as a [`Hook`] to OpenFeature's clients: then everybody is told of who gets a variant of any
+/// provider.
 pub struct Exposures {
     toggles: Toggles,
     sink: Arc<dyn ExposureSink>,
@@ -93,20 +106,21 @@ impl Exposures {
     /// What `flag` comes to for `context`, which is told if it is new.
     pub fn evaluate<R>(&self, flag: &str, context: &Context, then: impl FnOnce(Evaluation<'_>) -> R) -> R {
         self.toggles.evaluate(flag, context, |it| {
-            self.tell(flag, context, &it);
+            self.tell(flag, context, it.variant.map(|variant| &*variant.name));
             then(it)
         })
     }
 
-    fn tell(&self, flag: &str, context: &Context, it: &Evaluation<'_>) {
-        let (Some(key), Some(variant)) = (context.key(), it.variant) else { return };
+    fn tell(&self, flag: &str, context: &Context, variant: Option<&str>) {
+        let time = context.now().unwrap_or_else(|| self.toggles.ambient().now());
+        self.sink.asked(flag, time);
+        let (Some(key), Some(variant)) = (context.key(), variant) else { return };
         let place = ((xxh3_64(key.as_bytes()) >> 32) * u64::from(Percent::ALL.thousandths())) >> 32;
         if place >= u64::from(self.sample.thousandths()) {
             return;
         }
         // Separated by a byte that no text has, so that no two triples run together.
-        let mark =
-            xxh3_64(&[flag.as_bytes(), &[0xff], variant.name.as_bytes(), &[0xff], key.as_bytes()].concat());
+        let mark = xxh3_64(&[flag.as_bytes(), &[0xff], variant.as_bytes(), &[0xff], key.as_bytes()].concat());
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if !seen.set.insert(mark) {
@@ -121,10 +135,26 @@ impl Exposures {
         }
         self.sink.exposed(Exposure {
             flag: flag.to_owned(),
-            variant: variant.name.to_string(),
+            variant: variant.to_owned(),
             key: key.to_owned(),
-            time: context.now().unwrap_or_else(|| self.toggles.ambient().now()),
+            time,
         });
+    }
+}
+
+impl Hook for Exposures {
+    fn stages(&self) -> Stages {
+        Stages::FINALLY
+    }
+
+    fn finally(
+        &self,
+        hook: &mut HookContext<'_>,
+        details: &Details<Value>,
+        _: &HookHints,
+    ) -> Result<(), BoxError> {
+        self.tell(hook.key(), hook.context().engine(), details.variant.as_deref());
+        Ok(())
     }
 }
 
@@ -140,7 +170,7 @@ impl Debug for Exposures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::flowline::Flowline;
+    use crate::{client::isolated, format::flowline::Flowline, provider::TogglesProvider};
 
     fn toggles() -> Toggles {
         let document = r#"{"flags": {"f": {"state": {"on": true, "rollout": 50}}}}"#;
@@ -161,6 +191,21 @@ mod tests {
         let told = sink.take();
         assert_eq!(told.len(), 100);
         assert!(told.iter().any(|it| it.variant == "on") && told.iter().any(|it| it.variant == "off"));
+    }
+
+    #[test]
+    fn clients_of_openfeature_tell_of_exposures_by_a_hook() {
+        let sink = Arc::new(Collected::default());
+        let exposures = Exposures::new(toggles(), Arc::clone(&sink) as Arc<dyn ExposureSink>);
+        let api = isolated::api();
+        api.add_hooks([Arc::new(exposures) as Arc<dyn Hook>]);
+        drop(api.set_provider(Arc::new(TogglesProvider::new(toggles()))).unwrap());
+        for user in ["ada", "grace", "ada"] {
+            api.client().boolean("f", false, &crate::client::EvaluationContext::targeting(user));
+        }
+        api.client().boolean("unknown", false, &crate::client::EvaluationContext::targeting("ada"));
+        let told: Vec<_> = sink.take().into_iter().map(|it| (it.flag, it.key)).collect();
+        assert_eq!(told, [("f", "ada"), ("f", "grace")].map(|(flag, key)| (flag.to_owned(), key.to_owned())));
     }
 
     #[test]

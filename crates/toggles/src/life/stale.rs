@@ -16,6 +16,10 @@ pub struct Sighting {
     pub full_since: Option<Timestamp>,
     /// Since when somebody watches whether it is evaluated.
     pub watched_since: Option<Timestamp>,
+    /// Until when somebody watched; `None`: until now. What happened after that is not known, and says nothing against a flag.
+    pub watched_until: Option<Timestamp>,
+    /// How many other flags ask for it. They use it, whatever else is known.
+    pub asked_by: usize,
     /// When it was evaluated last, as far as that was watched.
     pub last_evaluated: Option<Timestamp>,
     /// How often the source code names it.
@@ -86,14 +90,17 @@ pub fn stale(facts: &Facts, sighting: &Sighting, limits: Limits, now: Timestamp)
     {
         why.push(Stale::Full { since });
     }
+    if sighting.asked_by > 0 {
+        return why;
+    }
     if let Some(watched_since) =
         sighting.watched_since.max(facts.created.filter(|_| sighting.watched_since.is_some()))
     {
+        let until = sighting.watched_until.map_or(now, |until| until.min(now));
+        let idle = |since: Timestamp| until.duration_since(since.max(watched_since)) > limits.unused_for;
         match sighting.last_evaluated {
-            Some(last) if now.duration_since(last) > limits.unused_for => why.push(Stale::Unused { last }),
-            None if now.duration_since(watched_since) > limits.unused_for => {
-                why.push(Stale::NeverEvaluated { watched_since });
-            }
+            Some(last) if idle(last) => why.push(Stale::Unused { last }),
+            None if idle(watched_since) => why.push(Stale::NeverEvaluated { watched_since }),
             _ => {}
         }
     }
@@ -197,5 +204,17 @@ mod tests {
         quiet(&Facts::default(), &Sighting { watched_since: Some(day(3)), ..none });
         quiet(&Facts::default(), &Sighting { last_evaluated: Some(day(1)), ..never });
         quiet(&Facts { created: Some(day(60)), ..Facts::default() }, &none);
+        // Others ask for it; nobody watches any more; nobody watched for a while.
+        quiet(&Facts::default(), &Sighting { asked_by: 1, ..unused });
+        quiet(&Facts::default(), &Sighting { asked_by: 1, ..nowhere });
+        let year = Sighting { watched_since: Some(day(365)), ..none };
+        quiet(
+            &Facts::default(),
+            &Sighting { last_evaluated: Some(day(100)), watched_until: Some(day(99)), ..year },
+        );
+        quiet(
+            &Facts::default(),
+            &Sighting { last_evaluated: Some(day(100)), watched_since: Some(day(9)), ..year },
+        );
     }
 }

@@ -20,6 +20,8 @@ use crate::{
 pub struct Usage {
     /// Since when somebody has watched.
     pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
     /// The flags that were evaluated, by key.
     pub flags: BTreeMap<String, Used>,
 }
@@ -54,7 +56,8 @@ pub struct UsageLog {
 impl UsageLog {
     /// Notes from now on.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let noted = Mutex::new(Usage { since: clock.now(), flags: BTreeMap::new() });
+        let now = clock.now();
+        let noted = Mutex::new(Usage { since: now, until: now, flags: BTreeMap::new() });
         Self { clock, noted }
     }
 
@@ -65,8 +68,10 @@ impl UsageLog {
 
     /// What was noted since the last time that this was called.
     pub fn take(&self) -> Usage {
-        let fresh = Usage { since: self.clock.now(), flags: BTreeMap::new() };
-        mem::replace(&mut self.noted.lock().unwrap_or_else(PoisonError::into_inner), fresh)
+        let now = self.clock.now();
+        let fresh = Usage { since: now, until: now, flags: BTreeMap::new() };
+        let noted = mem::replace(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner), fresh);
+        Usage { until: now, ..noted }
     }
 
     fn note_at(&self, flag: &str, time: Timestamp) {
@@ -80,8 +85,11 @@ impl UsageLog {
 }
 
 impl ExposureSink for UsageLog {
-    fn exposed(&self, exposure: Exposure) {
-        self.note_at(&exposure.flag, exposure.time);
+    /// That is an evaluation, which is told by itself.
+    fn exposed(&self, _: Exposure) {}
+
+    fn asked(&self, flag: &str, time: Timestamp) {
+        self.note_at(flag, time);
     }
 }
 
@@ -123,6 +131,25 @@ mod tests {
         assert_eq!(usage.since, start);
         assert_eq!(usage.flags["a"], Used { first: start, last: clock.now() });
         assert_eq!(usage.flags["gone"], Used { first: clock.now(), last: clock.now() });
-        assert_eq!(log.take(), Usage { since: clock.now(), flags: BTreeMap::new() });
+        assert_eq!(usage.until, clock.now());
+        assert_eq!(log.take(), Usage { since: clock.now(), until: clock.now(), flags: BTreeMap::new() });
+    }
+
+    #[test]
+    fn somebody_who_asks_again_and_again_is_heard_each_time() {
+        let clock = ManualClock::default();
+        let log = Arc::new(UsageLog::new(Arc::new(clock.clone())));
+        let flags = r#"{"flags": {"f": {"state": {"on": true}}}}"#;
+        let toggles =
+            crate::Toggles::new(crate::format::flowline::Flowline::default().ruleset(flags).unwrap());
+        let exposures =
+            crate::life::exposure::Exposures::new(toggles, Arc::clone(&log) as Arc<dyn ExposureSink>);
+        let start = clock.now();
+        for _ in 0..3 {
+            clock.advance(SignedDuration::from_hours(24 * 20));
+            exposures.is_on("f", &crate::Context::new("service").at(clock.now()));
+        }
+        let first = start + SignedDuration::from_hours(24 * 20);
+        assert_eq!(log.take().flags["f"], Used { first, last: clock.now() });
     }
 }

@@ -14,8 +14,10 @@ use crate::{
     value::Value,
 };
 
+pub(crate) use memory::structure;
 pub use memory::{Memory, MemoryFlag};
 pub use toggles::TogglesProvider;
+pub(crate) use toggles::resolution;
 
 /// What a provider resolved a flag to. Of a `Result<Resolution<T>, EvaluationError>`: a resolution never carries an error.
 #[derive(Debug, Clone, PartialEq)]

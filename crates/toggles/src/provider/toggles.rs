@@ -101,7 +101,7 @@ impl TogglesProvider {
 }
 
 /// What an evaluation of the engine is to OpenFeature.
-fn resolution<T>(
+pub(crate) fn resolution<T>(
     key: &str,
     evaluation: &Evaluation<'_>,
     default: impl FnOnce() -> T,

@@ -11,7 +11,7 @@ use flowline_core::{
 };
 
 use super::{FlagSource, Loaded, SourceError, Tag};
-use crate::flags::{self, FlagChanged, ScopeChanged};
+use crate::flags::{self, FlagChanged, Reading, ScopeChanged};
 
 /// The flags that [`Flags`](crate::flags::Flags) keeps in a store, as they are in one scope, as a document of the format
 /// [`Flowline`](crate::format::flowline::Flowline). Follows what any process changes.
@@ -25,12 +25,13 @@ pub struct StoreSource {
     limit: usize,
     /// How far the journal was looked at.
     seen: Arc<Mutex<Position>>,
+    reading: Arc<Mutex<Reading>>,
 }
 
 impl StoreSource {
     /// The flags in `scope`, as a document of at most 16 MiB.
     pub fn new(store: Arc<dyn Store>, scope: ScopeId) -> Self {
-        Self { store, scope, limit: 16 << 20, seen: Arc::default() }
+        Self { store, scope, limit: 16 << 20, seen: Arc::default(), reading: Arc::default() }
     }
 
     /// The same for documents of at most `bytes`.
@@ -83,7 +84,10 @@ impl FlagSource for StoreSource {
     async fn load(&self, known: Option<&Tag>) -> Result<Loaded, SourceError> {
         let head = self.store.head().await.map_err(|error| self.failed(error))?;
         let documents = self.store.list(flags::PREFIX).await.map_err(|error| self.failed(error))?;
-        let document = flags::document(&documents, &self.scope).map_err(|error| self.failed(error))?;
+        let document = {
+            let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            reading.document(&documents, &self.scope)
+        };
         let text = serde_json::to_string(&document).map_err(|error| SourceError::Unusable {
             place: self.place(),
             problem: "it cannot be written as JSON".to_owned(),

@@ -30,7 +30,7 @@ pub struct Advanced {
     pub happened: Vec<(Place, FlagKey, Happened)>,
     /// When something is due next; `None`: nothing will be by itself.
     pub next_wake: Option<Timestamp>,
-    /// What a judge could not say, and why. It is asked again.
+    /// What a judge could not say, and why, and releases that could not be driven. It is tried again.
     pub troubles: Vec<String>,
 }
 
@@ -63,7 +63,8 @@ impl Releases {
     /// Starts a release of `flag` at `place`. What is due at once is done before this returns.
     ///
     /// # Errors
-    /// [`ReleaseError::Underway`], [`FlagsError::Unknown`], and those of the store.
+    /// [`ReleaseError::Underway`], [`ReleaseError::Steps`] if its end is past or not after its start, [`FlagsError::Unknown`], and those of the
+    /// store.
     pub async fn start(
         &self,
         place: impl Into<Place>,
@@ -73,6 +74,7 @@ impl Releases {
     ) -> Result<(), ReleaseError> {
         let place = place.into();
         self.flags.known(flag)?;
+        steps.ends_after(self.now())?;
         self.edit(&place, flag, |found| {
             if let Some(release) = &found.release {
                 let (flag, place, by) = (flag.clone(), place.clone(), release.by.clone());
@@ -180,6 +182,7 @@ impl Releases {
         by: &Author,
     ) -> Result<bool, ReleaseError> {
         let (place, now) = (place.into(), self.now());
+        self.flags.known(flag)?;
         let facts = self.facts(flag).await?;
         let undone: Vec<&EventId> = facts.iter().filter_map(|(_, fact, _)| fact.undoes.as_ref()).collect();
         let counts = |happened: Happened| {
@@ -226,15 +229,15 @@ impl Releases {
         Ok(true)
     }
 
-    /// All releases that are under way, by place and flag.
+    /// All releases that are under way, by place and flag; of one that can't be read, [`advance`](Self::advance) tells.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn list(&self) -> Result<BTreeMap<(Place, FlagKey), Release>, ReleaseError> {
         let mut releases = BTreeMap::new();
         for (key, document) in self.flags.shared.store.list(&record::all()).await? {
-            if let Some(named) = record::named(&key) {
-                releases.insert(named, document.decode(&key)?);
+            if let (Some(named), Ok(release)) = (record::named(&key), document.decode(&key)) {
+                releases.insert(named, release);
             }
         }
         Ok(releases)
@@ -260,7 +263,8 @@ impl Releases {
         Ok(self.facts(flag).await?.into_iter().map(|(_, fact, _)| fact).collect())
     }
 
-    /// Does everything that is due now, of all releases. One that can't be read does not keep the others from it.
+    /// Does everything that is due now, of all releases. One that can't be read, or that others change all the time, does not keep the others from
+    /// it: that is told in [`Advanced::troubles`].
     ///
     /// # Errors
     /// The first of those of the store; what was done stays done. Call it again.
@@ -270,8 +274,15 @@ impl Releases {
         let mut failed = None;
         for (key, _) in self.flags.shared.store.list(&record::all()).await? {
             let Some((place, flag)) = record::named(&key) else { continue };
-            if let Err(error) = self.advance_one(&place, &flag, &mut advanced).await {
-                failed.get_or_insert(error);
+            match self.advance_one(&place, &flag, &mut advanced).await {
+                // Of the latter, the scope is about to go, and the release with it.
+                Ok(()) | Err(ReleaseError::Flags(FlagsError::Closed { .. })) => {}
+                Err(error) if concerns_one(&error) => {
+                    let trouble =
+                        format!("cannot drive the release of flag `{flag}` {}", super::shown(&place));
+                    advanced.troubles.push(format!("{trouble}: {}", chain(&error)));
+                }
+                Err(error) => drop(failed.get_or_insert(error)),
             }
         }
         failed.map_or(Ok(advanced), Err)
@@ -309,10 +320,19 @@ impl Releases {
             let now = self.now();
             let found = self.find(place, flag).await?;
             let Some(release) = &found.release else { return Ok(()) };
-            if self.flags.definition(flag).is_none() {
-                let batch = Batch::new().remove(record::key(place, flag)?);
-                self.flags.shared.store.commit(batch).await?;
-                return Ok(());
+            let store = &self.flags.shared.store;
+            let defined = Subject::Definition.key(flag)?;
+            if store.read(&defined).await?.is_none() {
+                let key = record::key(place, flag)?;
+                let Some(document) = store.read(&key).await? else { return Ok(()) };
+                let by = Author::new("flowline", "its flag is not defined");
+                let (over, gone) = ((Because::Removed, Fallout::Withdraw), Revision::ABSENT);
+                let batch = Batch::new().expect(defined, gone);
+                let batch = self.flags.release_over(batch, place, flag, &key, &document, over, &by).await?;
+                if self.flags.commit(Vec::new(), batch, &by).await? {
+                    return Ok(());
+                }
+                continue;
             }
             let mut sight = self.sight(place, flag, &found.state, now);
             let verdict = self.ask(place, flag, release, &sight, advanced).await;
@@ -333,6 +353,9 @@ impl Releases {
                     (Happened::Paused(halt), Some(after_it), found.state.clone())
                 }
                 Next::Stop { because, fallout } => {
+                    // By itself it gives nobody what was taken from them by hand meanwhile.
+                    let more = self.share_of(place, flag, &release.before) >= sight.share();
+                    let fallout = if fallout == Fallout::Restore && more { Fallout::Keep } else { fallout };
                     let state = after(fallout, &found.state, &release.before);
                     (Happened::Stopped { because, fallout }, None, state)
                 }
@@ -393,6 +416,12 @@ impl Releases {
         }
     }
 
+    /// For how many percent the flag would be on there if `said` were what is said, kill switch aside.
+    fn share_of(&self, place: &Place, flag: &FlagKey, said: &State) -> Percent {
+        let effective = self.flags.board().effective_if(place, flag, place, said);
+        if effective.on { effective.rollout } else { Percent::NONE }
+    }
+
     async fn find(&self, place: &Place, flag: &FlagKey) -> Result<Found, ReleaseError> {
         let store = &self.flags.shared.store;
         let release = store.get::<Release>(&record::key(place, flag)?).await?;
@@ -445,7 +474,8 @@ impl Releases {
         let id = event_id(&stream, &format!("release-{}", place.name()), head)?;
         let event =
             Event::of(&fact, id.clone(), now, by.actor.as_str(), about.as_str()).map_err(FlagsError::from)?;
-        let mut batch = Batch::new()
+        let mut batch = self.flags.guarded(Batch::new(), place, &mut false).await?;
+        batch = batch
             .expect(release_key.clone(), found.release_revision)
             .expect(state_key.clone(), found.state_revision)
             .append(stream.clone(), event);
@@ -463,6 +493,8 @@ impl Releases {
                 after: after.clone(),
                 reason: by.reason.clone(),
                 undoes: undoes.1,
+                group: None,
+                closed: false,
             };
             let own = event_id(&stream, &subject.place(), head)?;
             let event = Event::of(&fact, own, now, by.actor.as_str(), about).map_err(FlagsError::from)?;
@@ -501,6 +533,19 @@ impl Releases {
             }
         }
         Ok(facts)
+    }
+}
+
+/// Whether it is one release that is in trouble, and not the store.
+fn concerns_one(error: &ReleaseError) -> bool {
+    match error {
+        ReleaseError::Flags(FlagsError::Store(error)) => matches!(error, StoreError::Content { .. }),
+        ReleaseError::Flags(_)
+        | ReleaseError::Underway { .. }
+        | ReleaseError::None { .. }
+        | ReleaseError::Killed { .. }
+        | ReleaseError::Moved { .. }
+        | ReleaseError::Steps(_) => true,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Releases in steps over a store: who started what, how far it came, and what it does when its time has come.
 
 mod drive;
+mod over;
 mod record;
 #[cfg(test)]
 mod tests;

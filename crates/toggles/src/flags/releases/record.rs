@@ -80,6 +80,8 @@ impl std::fmt::Display for Happened {
                     Because::Aborted => "aborted",
                     Because::Failed => "stopped, as a verdict failed",
                     Because::Ended => "ended",
+                    Because::Removed => "over, as its flag was removed",
+                    Because::Closed => "over, as its scope was closed",
                 })?;
                 f.write_str(match fallout {
                     Fallout::Restore => "; as before it",

@@ -277,6 +277,52 @@ async fn a_verdict_lets_it_go_on_holds_it_or_takes_it_back() {
 }
 
 #[tokio::test]
+async fn nothing_automatic_gives_back_what_a_hand_took() {
+    let judge = Arc::new(Says::default());
+    *judge.outcome.lock().unwrap() = Some(Outcome::Fail);
+    let (here, flag) = (production(), checkout());
+    let hand = async |world: &World, to: f64| match to {
+        0.0 => world.flags().switch_off(&here, &flag, &ada()).await.unwrap(),
+        to => world.flags().set_rollout(&here, &flag, percent(to), &ada()).await.unwrap(),
+    };
+    for (lowered, expected) in [(0.0, 0.0), (5.0, 5.0), (15.0, 10.0)] {
+        for by_verdict in [true, false] {
+            let mut world = World::new().await;
+            hand(&world, 10.0).await;
+            let day = world.begin + hours(24);
+            let steps = if by_verdict { steps().by_verdict() } else { steps() };
+            world.start(steps.ending_with(day, Fallout::Restore)).await;
+            world.flags().set_rollout(&here, &flag, percent(25.0), &ada()).await.unwrap();
+            hand(&world, lowered).await;
+            world.clock.advance(hours(if by_verdict { 1 } else { 24 }));
+            world.releases = world.releases.clone().judged_by(Arc::clone(&judge) as Arc<dyn Judge>);
+            let happened = world.advance().await.happened;
+            assert!(matches!(happened[..], [(_, _, Happened::Stopped { .. })]), "{happened:?}");
+            assert_eq!(world.share(), percent(expected), "{lowered} {by_verdict}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_release_that_is_over_before_it_begins_takes_nothing_from_anybody() {
+    let world = World::new().await;
+    let (here, flag) = (production(), checkout());
+    world.flags().set_rollout(&here, &flag, percent(10.0), &ada()).await.unwrap();
+    world.clock.advance(hours(5));
+    let refused =
+        async |steps: Steps| world.releases.start(&here, &flag, steps, &ada()).await.unwrap_err().to_string();
+    let told = [
+        refused(steps().ending(world.begin + hours(5))).await,
+        refused(steps().starting(world.begin + hours(9)).ending(world.begin + hours(9))).await,
+    ];
+    insta::assert_snapshot!(told.join("\n"), @r"
+    the release ends at 2026-01-01T05:00:00Z, and it is 2026-01-01T05:00:00Z; let it end later, or none begins
+    the release ends at 2026-01-01T09:00:00Z, and does not start before 2026-01-01T09:00:00Z; let it end later
+    ");
+    assert_eq!(world.share(), percent(10.0));
+}
+
+#[tokio::test]
 async fn the_last_thing_that_it_did_can_be_taken_back() {
     let world = World::new().await;
     let (here, flag) = (production(), checkout());
@@ -335,6 +381,20 @@ async fn a_release_goes_with_its_scope_and_with_its_flag() {
     world.start(steps()).await;
     world.flags().remove(&checkout(), &ada()).await.unwrap();
     assert_eq!((world.releases.list().await.unwrap().len(), world.advance().await), (0, Advanced::default()));
+    // One that another version left behind.
+    let store = &world.flags().shared.store;
+    let steps = serde_json::to_value(steps()).unwrap();
+    let release = serde_json::json!({"steps": steps, "progress": {}, "by": "ada", "reason": "left"});
+    let batch = flowline_core::store::Batch::new();
+    store.commit(batch.put(record::key(&Place::Everywhere, &checkout()).unwrap(), release)).await.unwrap();
+    assert_eq!((world.advance().await, world.releases.list().await.unwrap().len()), (Advanced::default(), 0));
+    let told = world.told().await;
+    let over: Vec<_> = told.lines().filter(|line| line.contains("over")).collect();
+    insta::assert_snapshot!(over.join("\n"), @r"
+    over, as its scope was closed; nobody has it (it is ready)
+    over, as its flag was removed; nobody has it (it is ready)
+    over, as its flag was removed; nobody has it (its flag is not defined)
+    ");
 }
 
 #[test]

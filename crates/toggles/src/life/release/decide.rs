@@ -125,6 +125,10 @@ pub enum Because {
     Failed,
     /// Its end has come.
     Ended,
+    /// Its flag was removed.
+    Removed,
+    /// Its scope was closed.
+    Closed,
 }
 
 /// What a release does next.

@@ -24,7 +24,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fallout {
-    /// Whoever had it before the release has it, and nobody else.
+    /// Whoever had it before the release has it, and nobody else. Where fewer have it by now, since somebody switched the flag off or lowered its
+    /// rollout by hand, a release that is stopped by a verdict or by its end leaves that as it is: only [`Keep`](Self::Keep) is done.
     #[default]
     Restore,
     /// Nobody has it any more.

@@ -67,6 +67,7 @@ impl TryFrom<Unchecked> for Steps {
         let Unchecked { steps, start, end, at_end, ask_every, on_failure } = unchecked;
         let checked = Self::new(steps.into_iter().map(|step| (step.percent, step.hold)))?;
         let mut checked = Self { start, end, at_end, on_failure, ..checked };
+        checked.ends_after_its_start()?;
         if let Some(every) = ask_every {
             checked = checked.asking_every(every);
         }
@@ -101,6 +102,22 @@ pub enum StepsError {
         from: Percent,
         /// This step.
         to: Percent,
+    },
+    /// It would be over before it begins.
+    #[error("the release ends at {end}, and does not start before {start}; let it end later")]
+    EndsFirst {
+        /// Its start.
+        start: Timestamp,
+        /// Its end.
+        end: Timestamp,
+    },
+    /// It would be over at once, and take the flag from those who have it.
+    #[error("the release ends at {end}, and it is {now}; let it end later, or none begins")]
+    Over {
+        /// Its end.
+        end: Timestamp,
+        /// The present.
+        now: Timestamp,
     },
     /// A step holds for less than nothing.
     #[error("step {step} holds for a negative time")]
@@ -153,7 +170,7 @@ impl Steps {
         self
     }
 
-    /// The same, over at `end`, when nobody has it any more.
+    /// The same, over at `end`, when nobody has it any more. An end that is past when it is started, or not after its start, is refused then.
     #[must_use]
     pub fn ending(self, end: Timestamp) -> Self {
         self.ending_with(end, Fallout::Withdraw)
@@ -185,6 +202,22 @@ impl Steps {
     pub fn on_failure(mut self, fallout: Fallout) -> Self {
         self.on_failure = fallout;
         self
+    }
+
+    fn ends_after_its_start(&self) -> Result<(), StepsError> {
+        match (self.start, self.end) {
+            (Some(start), Some(end)) if end <= start => Err(StepsError::EndsFirst { start, end }),
+            _ => Ok(()),
+        }
+    }
+
+    /// That its end, if it has one, is still to come at `now` and lies after its start.
+    pub(crate) fn ends_after(&self, now: Timestamp) -> Result<(), StepsError> {
+        self.ends_after_its_start()?;
+        match self.end {
+            Some(end) if end <= now => Err(StepsError::Over { end, now }),
+            _ => Ok(()),
+        }
     }
 
     /// The steps.

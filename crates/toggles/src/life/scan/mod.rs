@@ -18,7 +18,7 @@ use serde::Serialize;
 
 #[cfg(feature = "scan")]
 pub use self::{
-    text::{CALLS, Found},
+    text::{CALLS, Found, METHODS},
     tree::{ScanError, Scanner},
 };
 

@@ -60,6 +60,10 @@ fn flags_that_are_asked_for_and_not_known_are_told() {
         (r#"toggles.is_on(&self.context(), "gone")"#, "?gone@1:33"),
         ("useFlag<boolean>(\n  'gone',\n)", "?gone@2:4"),
         (r#"is_enabled("checkout")"#, "checkout@1:13"),
+        (
+            r#"client.boolean("gone", false, ()) toggles.value("gone", &user) value("gone", 1) x.text("alone")"#,
+            "?gone@1:17 ?gone@1:50",
+        ),
         (r#"enabled("gone") is_enabled(name) is_enabled("two words") xis_enabled("gone")"#, ""),
     ] {
         assert_eq!(said(&scanner, text), expected, "{text}");

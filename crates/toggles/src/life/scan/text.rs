@@ -113,6 +113,10 @@ pub const CALLS: &[&str] = &[
     "get_integer_assignment",
 ];
 
+/// The methods of our own clients and handles that are called like many others: they count where they are methods, the key is their first argument,
+/// and another one follows.
+pub const METHODS: &[&str] = &["boolean", "text", "integer", "float", "structure", "value", "evaluate"];
+
 /// A flag that a text names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -131,7 +135,7 @@ pub(super) struct Matcher {
     words: AhoCorasick,
     /// For each word, the key that it spells.
     keys: Vec<String>,
-    calls: Option<Regex>,
+    calls: Vec<Regex>,
 }
 
 impl Matcher {
@@ -144,6 +148,10 @@ impl Matcher {
         let found =
             AhoCorasick::new(words.iter().map(|(word, _)| word)).map_err(|error| failed(error.into()))?;
         let names: Vec<String> = calls.iter().map(|call| regex::escape(call)).collect();
+        let own = METHODS.join("|");
+        let own = Regex::new(&format!(
+            r#"(?-u)\.\s{{0,40}}(?:{own})(?:::<[^<>()\n]{{0,60}}>)?\s{{0,40}}\(\s{{0,80}}["'`]([A-Za-z0-9][A-Za-z0-9._-]{{0,99}})["'`]\s{{0,40}},"#
+        ));
         let calls = (!names.is_empty()).then(|| {
             // A generic argument, then perhaps one plain argument before the literal; all of it on a few lines.
             let names = names.join("|");
@@ -151,7 +159,8 @@ impl Matcher {
                 r#"(?-u)\b(?:{names})(?:::)?(?:<[^<>()\n]{{0,60}}>)?\s{{0,40}}\(\s{{0,80}}(?:&?[A-Za-z_][\w.]{{0,80}}(?:\(\))?\s{{0,40}},\s{{0,80}})?["'`]([A-Za-z0-9][A-Za-z0-9._-]{{0,99}})["'`]"#
             ))
         });
-        let calls = calls.transpose().map_err(|error| failed(error.into()))?;
+        let calls = calls.into_iter().chain([own]).collect::<Result<_, _>>();
+        let calls = calls.map_err(|error| failed(error.into()))?;
         Ok(Self { words: found, keys: words.into_iter().map(|(_, key)| key.clone()).collect(), calls })
     }
 

@@ -41,7 +41,7 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Looks for `keys`, and for unknown flags in the [usual calls](CALLS).
+    /// Looks for `keys`, and for unknown flags in the [usual calls](CALLS) and in [those of our own](super::METHODS).
     ///
     /// # Errors
     /// [`ScanError::Keys`] if they are too many or too long to look for at once.

@@ -184,10 +184,22 @@ async fn a_store_that_fails_is_told_and_comes_back() {
     assert_eq!(feed.load().await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(on(&feed, "checkout"), "the last good document stays in service");
 
-    // A document that a newer version wrote is no use, and is told with its key.
+    // A definition that a newer version wrote is no use: the last good one counts on, and no other flag is harmed.
     let key = Key::new("toggles/flag/checkout").unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let source = StoreSource::new(Arc::clone(&inner), production.clone());
+    let feed = Feed::new(Arc::new(source), Flowline::default(), Arc::<ManualClock>::clone(&clock));
+    feed.load().await.unwrap();
     inner.commit(Batch::new().put(key, serde_json::json!({"kind": "of the future"}))).await.unwrap();
-    let error = StoreSource::new(inner, production).load(None).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.to_string().contains("toggles/flag/checkout"), "{error}");
+    let other = FlagKey::new("other").unwrap();
+    flags.define(&other, Definition { state: State::on(), ..Definition::default() }, &ada).await.unwrap();
+    feed.load().await.unwrap();
+    assert!(on(&feed, "checkout") && on(&feed, "other"));
+    // Whoever never saw a good one has an error, and a warning that names it.
+    let feed = Feed::new(Arc::new(StoreSource::new(inner, production)), Flowline::default(), clock);
+    feed.load().await.unwrap();
+    assert!(!on(&feed, "checkout") && on(&feed, "other"));
+    let warnings = feed.toggles().ruleset().warnings().to_vec();
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(warnings[0].flag.as_deref(), Some("checkout"));
 }

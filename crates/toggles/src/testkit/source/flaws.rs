@@ -20,7 +20,7 @@ use flowline_core::{
 
 use super::*;
 use crate::{
-    flags::{Author, Flags, document},
+    flags::{Author, Flags, Reading},
     format::flowline::{Definition, FlagKey},
     source::{FileSource, StoreSource},
 };
@@ -250,15 +250,15 @@ impl Bench for Stored {
 
     fn documents(&self) -> [String; 2] {
         let scope = ScopeId::new("production").unwrap();
-        let empty = document(&[], &scope).unwrap();
+        let empty = Reading::default().document(&[], &scope);
         let mut one = empty.clone();
         let state = crate::format::flowline::State {
             rollout: Some(crate::format::flowline::Percent::ALL),
             ..crate::format::flowline::State::off()
         };
         let definition = Definition { state, ..Definition::default() };
-        one.flags.insert(FlagKey::new("checkout").unwrap(), definition);
-        [empty, one].map(|document| serde_json::to_string(&document).unwrap())
+        one["flags"]["checkout"] = serde_json::to_value(definition).unwrap();
+        [empty, one].map(|document| document.to_string())
     }
 
     async fn hold(&self, what: Holds) -> bool {
