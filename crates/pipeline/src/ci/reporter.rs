@@ -107,9 +107,12 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
     }
 
     /// Hides `secret` in everything that is written from now on, and tells the system to hide it in what other steps print. Secrets under
-    /// 4 bytes are not hidden: they are words that occur anywhere, and a warning says so.
+    /// 4 bytes are not hidden: they are words that occur anywhere, and a warning says so. Doing it again changes nothing.
     pub fn mask(&self, secret: &Secret) {
         let mut state = self.lock();
+        if state.masker.knows(secret) {
+            return;
+        }
         let value = secret.expose();
         if value.len() < SHORTEST_MASK {
             state
@@ -140,7 +143,7 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
     /// outputs are lines; [`CiError::Write`].
     pub fn output(&self, name: &Variable, value: &str) -> Result<(), CiError> {
         let mut state = self.lock();
-        if state.masker.mask(value.as_bytes()) != value.as_bytes() {
+        if state.masker.finds_in(value.as_bytes()) {
             return Err(CiError::HoldsSecret { output: name.clone() });
         }
         let one_line = !value.contains(['\n', '\r']) && value.trim() == value;
@@ -191,7 +194,8 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
 
     fn show(&self, state: &mut State<W>, annotation: &Annotation) -> io::Result<()> {
         let masked = Annotation {
-            message: String::from_utf8_lossy(&state.masker.mask(annotation.message.as_bytes())).into_owned(),
+            message: state.masker.mask_text(&annotation.message),
+            file: annotation.file.as_deref().map(|file| state.masker.mask_text(file)),
             ..annotation.clone()
         };
         let shown = &mut state.annotations[annotation.level as usize];
@@ -213,8 +217,7 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
     }
 
     fn add_summary(&self, state: &mut State<W>, markdown: &str) -> Result<(), CiError> {
-        let masked = state.masker.mask(markdown.as_bytes());
-        let text = String::from_utf8_lossy(&masked);
+        let text = state.masker.mask_text(markdown);
         let Some(file) = &mut state.files.summary else {
             let shown = state.lines(self.kind, text.trim_end().as_bytes());
             return shown.map_err(|source| CiError::Write { what: "the summary", system: self.kind, source });
@@ -229,7 +232,7 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
                 end -= 1;
             }
             state.summary_left = 0;
-            file.write_all(text[..end].as_bytes()).and_then(|()| file.write_all(CUT.as_bytes()))
+            file.write_all(&text.as_bytes()[..end]).and_then(|()| file.write_all(CUT.as_bytes()))
         } else {
             Ok(())
         };
@@ -277,16 +280,18 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
                 self.ended(state, step, progress)
             }
             Progress::Skipped { step, reason } => {
-                state.table.push((step.to_string(), format!("skipped, {reason}")));
+                state.table.push((step.to_string(), format!("skipped, {}", state.cell(reason))));
                 self.plain(state, progress)
             }
             Progress::Failed { step, error, again: None } => {
-                state.table.push((step.to_string(), format!("**failed**: {error}")));
+                state.table.push((step.to_string(), format!("**failed**: {}", state.cell(error))));
                 self.ended(state, step, progress)?;
                 self.announce(state, Level::Error, format!("step `{step}` failed: {error}"))
             }
             Progress::UndoFailed { step, error } => {
-                state.table.push((step.to_string(), format!("**could not be undone**: {error}")));
+                state
+                    .table
+                    .push((step.to_string(), format!("**could not be undone**: {}", state.cell(error))));
                 self.ended(state, step, progress)?;
                 self.announce(state, Level::Error, format!("step `{step}` could not be undone: {error}"))
             }
@@ -295,7 +300,7 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
                 self.ended(state, step, progress)
             }
             Progress::Waiting { step, reason } => {
-                state.table.push((step.to_string(), format!("waits, {reason}")));
+                state.table.push((step.to_string(), format!("waits, {}", state.cell(reason))));
                 self.ended(state, step, progress)?;
                 self.announce(state, Level::Notice, format!("step `{step}` waits: {reason}"))
             }
@@ -304,7 +309,6 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
                 self.plain(state, progress)?;
                 let mut text = format!("### run {outcome}\n\n| step | what happened |\n| --- | --- |\n");
                 for (step, what) in std::mem::take(&mut state.table) {
-                    let what = what.replace('|', "\\|").replace(['\r', '\n'], " ").replace('<', "&lt;");
                     text.extend(["| `", &step, "` | ", &what, " |\n"]);
                 }
                 if state.files.summary.is_some() {
@@ -393,6 +397,11 @@ impl<W: Write + fmt::Debug + Send> Reporter for CiReporter<W> {
 }
 
 impl<W: Write> State<W> {
+    /// What somebody else says, as a cell of the summary's table: masked before it is escaped, as an escape may stand in a secret.
+    fn cell(&self, text: &str) -> String {
+        speech::cell(&self.masker.mask_text(text))
+    }
+
     /// A command of ours, as it is.
     fn command(&mut self, command: &str) -> io::Result<()> {
         self.log.write_all(format!("{command}\n").as_bytes())

@@ -139,6 +139,21 @@ pub(super) fn annotation(kind: CiKind, annotation: &Annotation) -> Option<String
     }
 }
 
+/// `text` as a cell of a Markdown table: no row ends in it, and nothing of it is markup, as a picture would be loaded from where it says.
+pub(super) fn cell(text: &str) -> String {
+    let mut cell = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\r' | '\n' => cell.push(' '),
+            '&' => cell.push_str("&amp;"),
+            '<' => cell.push_str("&lt;"),
+            '\\' | '`' | '[' | ']' | '!' | '|' => cell.extend(['\\', character]),
+            _ => cell.push(character),
+        }
+    }
+    cell
+}
+
 /// Begins a group, or nothing where the system has none. `name` must be unique in the job.
 pub(super) fn group(kind: CiKind, name: &str, title: &str, now: Timestamp) -> String {
     match kind {

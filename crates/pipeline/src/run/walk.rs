@@ -192,7 +192,7 @@ impl<'a> Walk<'a> {
 
     /// `text` without secrets, for the journal.
     pub(super) fn masked(&self, text: &str) -> String {
-        String::from_utf8_lossy(&self.shared.masker.mask(text.as_bytes())).into_owned()
+        self.shared.masker.mask_text(text)
     }
 }
 

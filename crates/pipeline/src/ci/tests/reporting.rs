@@ -285,3 +285,31 @@ fn files_are_opened_where_the_system_says() {
     let error = CiFiles::open(CiKind::GitHub, &env).unwrap_err();
     assert!(matches!(error, CiError::Write { .. }), "{error}");
 }
+
+#[test]
+fn what_a_program_says_is_no_markup_in_the_summary() {
+    let told = told(CiKind::GitHub);
+    told.reporter.mask(&Secret::new("a|b!c"));
+    let step = StepId::new("api").unwrap();
+    let error = r"![x](https://evil.example/a|b!c) \| <img src=x> &lt; `code` **bold**";
+    told.reporter.report(&Progress::Failed { step: &step, error, again: None });
+    told.reporter.report(&Progress::Ended { outcome: "failed" });
+    insta::assert_snapshot!(told.summary.text(), @r"
+    ### run failed
+
+    | step | what happened |
+    | --- | --- |
+    | `api` | **failed**: \!\[x\](https://evil.example/***) \\\| &lt;img src=x> &amp;lt; \`code\` **bold** |
+    ");
+}
+
+#[test]
+fn an_annotations_file_is_masked_too() {
+    let told = told(CiKind::GitHub);
+    told.reporter.mask(&Secret::new("hunter2!"));
+    let mut note = Annotation::new(Level::Error, "cannot read hunter2!");
+    note.file = Some("keys/hunter2!.toml".to_owned());
+    told.reporter.annotate(&note);
+    let log = String::from_utf8(told.reporter.into_inner()).unwrap();
+    assert_eq!(log, "::add-mask::hunter2!\n::error file=keys/***.toml::cannot read ***\n");
+}
