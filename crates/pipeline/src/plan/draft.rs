@@ -9,6 +9,7 @@ use flowline_core::{
     graph::{Graph, GraphError},
     id::ResourceId,
     name::{AppName, NameError, Person},
+    secret::SecretName,
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use indexmap::IndexMap;
@@ -16,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Denial, Node, Plan, PlanData, PlannedNode, Policy, StepId};
-use crate::step::{BoundStep, Function, PreviewContext, Registry, ResolveError, Secrets, StepError};
+use crate::{
+    exec::Masker,
+    step::{BoundStep, Function, PreviewContext, Registry, ResolveError, Secrets, StepError, secret_in},
+};
 
 /// A pipeline as written: steps that refer to each other, not yet checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,6 +114,17 @@ pub enum PlanError {
         /// The resource.
         resource: ResourceId,
     },
+    /// The value of a secret of the planner stands in the plan, which would be shown and kept.
+    #[error(
+        "{} holds the value of the secret `{secret}`, and a plan is shown to many; refer to the secret by its name (`secret_env`, `Context::secret`)",
+        place(.step.as_ref())
+    )]
+    Secret {
+        /// The step; `None` if it is the pipeline's name or one of its inputs, or if the secret stands in the step's name.
+        step: Option<StepId>,
+        /// The name of the secret.
+        secret: SecretName,
+    },
     /// Closures are used, but nobody said which build of the deployer this is.
     #[error("step `{0}` calls a function of the deployer; say which build this is with `Registry::built_as`")]
     Build(StepId),
@@ -123,6 +138,10 @@ impl Kinded for PlanError {
             _ => ErrorKind::Invalid,
         }
     }
+}
+
+fn place(step: Option<&StepId>) -> String {
+    step.map_or_else(|| "the pipeline".to_owned(), |step| format!("step `{step}`"))
 }
 
 fn circle(steps: &[StepId]) -> String {
@@ -147,7 +166,7 @@ impl Planner {
         Self { registry, authority, clock, secrets: Arc::default(), author: None }
     }
 
-    /// The same with secrets that steps may use to look at the world.
+    /// The same with secrets that steps may use to look at the world. No plan holds the value of one, and no error of a look shows it.
     #[must_use]
     pub fn with_secrets(mut self, secrets: Arc<Secrets>) -> Self {
         self.secrets = secrets;
@@ -166,8 +185,14 @@ impl Planner {
     /// A step that touches what nobody granted is not previewed: it becomes a [`Denial`] in the plan.
     ///
     /// # Errors
-    /// If the draft contradicts itself, names code that is not there, or a preview fails.
+    /// If the draft contradicts itself, names code that is not there, or a preview fails; [`PlanError::Secret`] if the value of one of the
+    /// planner's secrets stands in the draft or in what a preview shows.
     pub async fn plan(&self, draft: &Draft) -> Result<Plan, PlanError> {
+        let masker = Masker::new(self.secrets.values());
+        self.refuse_secrets(&masker, None, &(&draft.name, &draft.app, &draft.inputs))?;
+        for node in &draft.nodes {
+            self.refuse_secrets(&masker, Some(&node.id), node)?;
+        }
         if draft.name.contains(char::is_control) {
             return Err(PlanError::Name(draft.name.clone()));
         }
@@ -201,6 +226,7 @@ impl Planner {
             }
             let mut granted = Vec::new();
             let touches = step.touches();
+            self.refuse_secrets(&masker, Some(&node.id), &touches)?;
             let before = denied.len();
             for resource in &touches {
                 match self.authority.grant(resource) {
@@ -214,7 +240,7 @@ impl Planner {
                 }
             }
             let allowed = (denied.len() == before).then_some(granted);
-            planned.add(self.preview(node, step, touches, allowed).boxed()).await?;
+            planned.add(self.preview(node, step, touches, allowed, &masker).boxed()).await?;
         }
         let planned = planned.finish().await?;
         let mut data = PlanData {
@@ -242,12 +268,33 @@ impl Planner {
         Ok(Plan { data })
     }
 
+    /// A plan is printed, kept and approved; who made it may see a secret, but not everybody who sees the plan.
+    fn refuse_secrets(
+        &self,
+        masker: &Masker,
+        step: Option<&StepId>,
+        part: &impl Serialize,
+    ) -> Result<(), PlanError> {
+        // What can't be written can't be sealed or kept either.
+        let Some(value) = (!masker.is_empty()).then(|| serde_json::to_value(part).ok()).flatten() else {
+            return Ok(());
+        };
+        match secret_in(&self.secrets, masker, &value) {
+            Some(secret) => {
+                let step = step.filter(|step| !masker.finds_in(step.as_str().as_bytes())).cloned();
+                Err(PlanError::Secret { step, secret })
+            }
+            None => Ok(()),
+        }
+    }
+
     async fn preview(
         &self,
         node: &Node,
         step: Arc<dyn BoundStep>,
         touches: Vec<ResourceId>,
         allowed: Option<Vec<Granted<ResourceId>>>,
+        masker: &Masker,
     ) -> Result<PlannedNode, PlanError> {
         let preview = match allowed {
             None => None,
@@ -258,10 +305,11 @@ impl Planner {
                     clock: Arc::clone(&self.clock),
                     secrets: Arc::clone(&self.secrets),
                 };
-                let preview = step
-                    .preview(&context)
-                    .await
-                    .map_err(|source| PlanError::Preview { step: node.id.clone(), source })?;
+                let preview = step.preview(&context).await.map_err(|source| PlanError::Preview {
+                    step: node.id.clone(),
+                    source: source.masked(masker),
+                })?;
+                self.refuse_secrets(masker, Some(&node.id), &preview)?;
                 let seen =
                     |resource: &&ResourceId| preview.resources.iter().any(|seen| seen.resource == **resource);
                 if let Some(resource) = touches.iter().find(|resource| !seen(resource)) {

@@ -15,16 +15,25 @@ use super::{
     record::{StepResolved, StepSignalled},
 };
 use crate::{
+    exec::Masker,
     plan::{Approval, ApprovalError, StepId},
-    step::Spec,
+    step::{HoldsSecret, Kept, Spec, secret_in},
     steps::ApprovalGate,
 };
 
 impl Runner {
+    /// What is said is recorded as it is, so it must hold no secret.
+    fn refuse_secret(&self, step: &StepId, kept: Kept, value: &Value) -> Result<(), RunError> {
+        match secret_in(&self.secrets, &Masker::new(self.secrets.values()), value) {
+            Some(secret) => Err(HoldsSecret { step: step.clone(), kept, secret }.into()),
+            None => Ok(()),
+        }
+    }
+
     /// Says for a person what became of a step that was cut short and can't be asked about. The run can then be resumed.
     ///
     /// # Errors
-    /// [`RunError::NotWaiting`] if the step is not in that state, and as [`resume`](Self::resume).
+    /// [`RunError::NotWaiting`] if the step is not in that state, [`RunError::Holds`] if the output holds a secret of this runner, and as [`resume`](Self::resume).
     pub async fn resolve(&self, run: &RunId, step: &StepId, resolution: Resolution) -> Result<(), RunError> {
         let plan = self.plan(run).await?;
         let names = self.names(run)?;
@@ -39,7 +48,10 @@ impl Runner {
                 return Err(RunError::NotWaiting { run: run.clone(), step: step.clone() });
             }
             let happened = match resolution {
-                Resolution::Happened(output) => Some(output),
+                Resolution::Happened(output) => {
+                    self.refuse_secret(step, Kept::Resolution, &output)?;
+                    Some(output)
+                }
                 Resolution::DidNotHappen => None,
             };
             let fact = StepResolved { step: step.clone(), happened };
@@ -56,12 +68,14 @@ impl Runner {
     /// somebody else meanwhile; whoever walks it next hands the signal to the step ([`Context::signals`](crate::step::Context::signals)).
     ///
     /// # Errors
-    /// [`RunError::NoRun`], [`RunError::NotWaiting`] if the plan has no such step, and those of the store.
+    /// [`RunError::NoRun`], [`RunError::NotWaiting`] if the plan has no such step, [`RunError::Holds`] if the signal holds a secret of this
+    /// runner, and those of the store.
     pub async fn signal(&self, run: &RunId, step: &StepId, id: &str, signal: Value) -> Result<(), RunError> {
         let plan = self.plan(run).await?;
         if plan.plan().node_of(step).is_none() {
             return Err(RunError::NotWaiting { run: run.clone(), step: step.clone() });
         }
+        self.refuse_secret(step, Kept::Signal, &Value::Array(vec![id.into(), signal.clone()]))?;
         let names = self.names(run)?;
         let fact = StepSignalled { step: step.clone(), signal };
         let event = names.event(&fact, &format!("signal-{id}"), Some(step), self.clock.now())?;

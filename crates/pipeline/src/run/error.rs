@@ -13,7 +13,7 @@ use flowline_core::{
 
 use crate::{
     plan::{ApprovalError, Fingerprint, OpenError, StepId},
-    step::{ResolveError, StepError},
+    step::{HoldsSecret, ResolveError, StepError},
 };
 
 /// Why a run could not be walked, or not further. The run can be resumed once the cause is gone.
@@ -125,6 +125,9 @@ pub enum RunError {
         "the plan holds the value of the secret `{0}` and was not started; refer to the secret by its name (`secret_env`) and make the plan again"
     )]
     Secret(SecretName),
+    /// What was said to a run, or about it, holds a secret of the runner, and would be recorded.
+    #[error(transparent)]
+    Holds(#[from] HoldsSecret),
     /// The plan does not hold together; it was not made by a planner.
     #[error("the plan does not hold together: {0}")]
     Broken(String),
@@ -176,6 +179,7 @@ impl Kinded for RunError {
             Self::Resolve { source, .. } => source.kind(),
             Self::Look { source, .. } => source.kind(),
             Self::Plan { source, .. } => source.kind(),
+            Self::Holds(source) => source.kind(),
             Self::Lease(source) | Self::Lock { source, .. } => source.kind(),
             Self::Store(source) => source.kind(),
             Self::Journal(source) => source.kind(),

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{How, Moved, Phase, RunError, RunState, Runner, StepState, Why, record::StepFinished};
 use crate::{
+    exec::Masker,
     plan::{Action, Effect, Fingerprint, Plan, PlannedNode, Preview, StepId},
     step::PreviewContext,
 };
@@ -58,8 +59,10 @@ impl Runner {
             .registry
             .resolve(&node.node.kind, &node.node.params)
             .map_err(|source| RunError::Resolve { step: step(), source })?;
-        let preview =
-            bound.preview(&context).await.map_err(|source| RunError::Look { step: step(), source })?;
+        let preview = bound.preview(&context).await.map_err(|source| RunError::Look {
+            step: step(),
+            source: source.masked(&Masker::new(self.secrets.values())),
+        })?;
         let moved = preview.resources.into_iter().filter_map(|observed| {
             // Each step has its own way of looking at a resource, so it is compared with what it saw itself.
             let planned = fingerprint(node, &observed.resource)?;

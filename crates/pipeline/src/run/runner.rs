@@ -16,7 +16,6 @@ use flowline_core::{
     id::RunId,
     journal::Journal,
     lease::{Claim, Lease, LeaseError, Leases, StoreLeases},
-    secret::SecretName,
     store::{Batch, Durability, Store, StoreExt},
 };
 use serde_json::Value;
@@ -33,7 +32,7 @@ use crate::{
     cancel::Cancel,
     exec::Masker,
     plan::{Plan, Sealed},
-    step::{Registry, Secrets},
+    step::{Registry, Secrets, secret_in},
 };
 
 /// Walks sealed plans. Cheap to clone; one runner may walk many runs at once.
@@ -43,6 +42,8 @@ use crate::{
 /// 2. A step whose completion was recorded never runs again in that run (D1); one that was started is handled by its declared effect (D2).
 /// 3. Every touched resource is asked of the authority when the plan is made, when the run starts, and before each effect.
 /// 4. A fresh run whose plan touches something that moved is refused before any effect, and the refusal names what moved.
+/// 5. No value of [`secrets`](Self::secrets) reaches the journal, a report or another step: a plan, an output or a signal that holds one is
+///    refused, reasons and lines are masked. Only what a step itself does with it outside is its own affair.
 ///
 /// *Cancellation*: the [`Cancel`] leads to an orderly end. Dropping the future is like killing the process: what ran is dropped where it
 /// stood, and the run can be resumed as soon as the lease runs out, or at once under the same [`holder`](Self::holder).
@@ -102,7 +103,8 @@ impl Runner {
         self
     }
 
-    /// The same with secrets that steps may ask for by name. They never reach the journal.
+    /// The same with secrets that steps may ask for by name ([`Context::secret`](crate::step::Context::secret)). They never reach the
+    /// journal: a step whose output holds one has failed, with [`HoldsSecret`](crate::step::HoldsSecret) as the cause.
     #[must_use]
     pub fn secrets(mut self, secrets: Arc<Secrets>) -> Self {
         self.secrets = secrets;
@@ -320,16 +322,6 @@ impl Runner {
         }
     }
 
-    /// The name of the first secret whose value stands in `written`.
-    fn secret_in(&self, written: &Value) -> Option<SecretName> {
-        if self.secrets.is_empty() {
-            return None;
-        }
-        let text = written.to_string().into_bytes();
-        let stands = |value| Masker::new([value]).mask(&text) != text;
-        self.secrets.iter().find(|(_, value)| stands(*value)).map(|(name, _)| name.clone())
-    }
-
     /// Checks that the plan is still what it was, and records that the run begins.
     async fn start(&self, names: &Names, lease: &Lease, plan: &Sealed<Plan>) -> Result<RunState, RunError> {
         let mut state = RunState::default();
@@ -338,7 +330,7 @@ impl Runner {
         let started = RunStarted { plan: plan.digest(), steps: plan.plan().nodes().len() };
         let written = plan.to_value().map_err(|error| RunError::Broken(error.to_string()))?;
         // The plan is kept for long and shown to many.
-        if let Some(secret) = self.secret_in(&written) {
+        if let Some(secret) = secret_in(&self.secrets, &Masker::new(self.secrets.values()), &written) {
             return Err(RunError::Secret(secret));
         }
         let mut batch = Batch::new()

@@ -8,6 +8,7 @@ use flowline_core::{
     lease::Lease,
     store::Durability,
 };
+use serde_json::Value;
 
 use super::{
     Cause, How, Progress, RunError, Why,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     plan::Effect,
-    step::{Happened, Preview, StepError},
+    step::{Happened, HoldsSecret, Kept, Preview, StepError, secret_in},
 };
 
 /// How far a step came that failed.
@@ -57,7 +58,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             Ok(Came::Probed(Happened::Unknown(reason))) => {
-                front.needs_person(self.table.id(at), reason);
+                front.needs_person(self.table.id(at), self.masked(&reason));
                 self.give_back(front, at);
                 return Ok(());
             }
@@ -80,6 +81,9 @@ impl Walk<'_> {
             }
             Err(error) => return self.failed(front, at, Tried::Attempt(attempt), &error),
         };
+        if let Some(error) = self.holds_secret(at, &output) {
+            return self.failed(front, at, Tried::Attempt(attempt), &StepError::of(error));
+        }
         let why = match entry {
             Some(entry) => {
                 entry.put(&mut front.batch);
@@ -104,6 +108,9 @@ impl Walk<'_> {
         }
         match still_kept(self.table.node(at), preview) {
             Some(output) => {
+                if let Some(error) = self.holds_secret(at, &output) {
+                    return self.failed(front, at, Tried::Never, &StepError::of(error));
+                }
                 let done = Done { attempt: 0, started, how: How::Skipped, output, why: Why::AsItShouldBe };
                 self.finished(front, at, done)
             }
@@ -144,6 +151,12 @@ impl Walk<'_> {
         }
         self.give_back(front, at);
         Ok(())
+    }
+
+    /// That what a step gave holds a secret: it would be recorded, and handed to others, as it is.
+    fn holds_secret(&self, at: usize, output: &Value) -> Option<HoldsSecret> {
+        let secret = secret_in(&self.shared.secrets, &self.shared.masker, output)?;
+        Some(HoldsSecret { step: self.table.id(at).clone(), kept: Kept::Output, secret })
     }
 
     /// A step is done: queues the record of it, under its locks, which are given back afterwards.

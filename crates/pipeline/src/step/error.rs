@@ -2,8 +2,10 @@
 
 use flowline_core::{
     Timestamp,
-    error::{BoxError, ErrorKind, Kinded, Retry},
+    error::{BoxError, ErrorKind, Kinded, Retry, chain},
 };
+
+use crate::exec::Masker;
 
 /// A step failed.
 ///
@@ -33,6 +35,15 @@ impl StepError {
     /// with everything else and then ends as [`Waiting`](crate::run::Ended::Waiting); the process may exit. Resuming the run asks again.
     pub fn waiting(reason: impl Into<String>, wake: Option<Timestamp>) -> Self {
         Self { waiting: Some(Wake(wake)), ..Self::new(ErrorKind::Busy, reason) }
+    }
+
+    /// The same without secrets. What led to it becomes text if it holds one.
+    pub(crate) fn masked(self, masker: &Masker) -> Self {
+        let text = chain(&self);
+        if !masker.finds_in(text.as_bytes()) && !masker.finds_in(format!("{self:?}").as_bytes()) {
+            return self;
+        }
+        Self { message: masker.mask_text(&text), source: None, ..self }
     }
 
     /// Whether the step only waits, and until when it surely does.

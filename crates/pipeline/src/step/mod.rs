@@ -3,6 +3,7 @@
 pub(crate) mod context;
 mod error;
 mod function;
+mod holds;
 mod registry;
 
 use std::fmt::Debug;
@@ -11,10 +12,12 @@ use async_trait::async_trait;
 use flowline_core::id::ResourceId;
 use serde::{Serialize, de::DeserializeOwned};
 
+pub(crate) use self::holds::secret_in;
 pub use self::{
     context::{Context, PreviewContext, Secrets},
     error::StepError,
     function::{FnStep, Function},
+    holds::{HoldsSecret, Kept},
     registry::{BoundStep, Registry, ResolveError},
 };
 pub use crate::plan::{Action, Effect, Fingerprint, Observed, Preview, Undo};
@@ -51,7 +54,9 @@ pub trait Spec: Serialize + DeserializeOwned + Debug + Send + Sync + 'static {
 /// 1. `effect`, `undoing` and `touches` are plain functions of the parameters; `preview` and `probe` change nothing.
 /// 2. Every future may be dropped at any await; when [`Context::cancelled`] returns, stop soon.
 /// 3. `undo` is harmless when the effect never happened, happened in part, or was undone before.
-/// 4. Errors, outputs and lines carry no secrets, and what JSON carries of `Output` is enough to read it back.
+/// 4. Outputs carry no secrets: one that holds the value of a secret of the run, in any form that a [`Masker`](crate::exec::Masker) knows,
+///    fails the step ([`HoldsSecret`]). In errors and lines they are masked.
+/// 5. What JSON carries of `Output` is enough to read it back.
 ///
 /// `testkit::crash_matrix` runs whole pipelines, with your steps in them, through every crash.
 #[async_trait]

@@ -89,6 +89,11 @@ impl Masker {
         known.any(|known| known.expose() == secret.expose())
     }
 
+    /// Whether it masks nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Masks a stream that comes in pieces.
     pub(crate) fn stream(&self) -> MaskStream {
         let reading = self.0.as_ref().map(|known| (Arc::clone(known), Reading::new(&known.forms)));
