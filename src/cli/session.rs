@@ -98,6 +98,9 @@ impl Session {
             Source::Failed(error) => return Err(error.into()),
             Source::Taken => return Err("the delivery could not be opened before".into()),
         };
+        if let Some(ci) = self.0.telling.ci() {
+            opened.secrets().values().for_each(|secret| ci.mask(secret));
+        }
         let reporter = self.0.telling.reporter(opened.clock())?;
         let opened = match reporter {
             Some(reporter) if !matches!(*source, Source::Open(_)) => opened.with_reporter(reporter),

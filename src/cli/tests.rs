@@ -6,6 +6,7 @@ mod schema;
 
 use std::path::{Path, PathBuf};
 
+use flowline_core::secret::Secret;
 use serde_json::Value;
 
 use super::{Answer, Cli, Exit, Surroundings, clap};
@@ -617,4 +618,19 @@ fn the_first_project_is_what_its_readers_expect() {
     let topology = include_str!("first/flowline.toml").replace("{app}", "shop").replace("{shepherd}", "ada");
     let document = flowline_core::config::Document::new(Path::new("flowline.toml"), topology);
     assert_eq!(crate::topology::Topology::read(&document).unwrap().problems(), []);
+}
+
+#[tokio::test]
+async fn secrets_are_hidden_in_ci_before_anything_is_said_and_refused_in_a_plan() {
+    let place = Place::new().await;
+    let env = [("GITHUB_ACTIONS".to_owned(), "true".to_owned())].into();
+    let around = Surroundings { env, directory: place.shop(), ..Surroundings::none() };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let cli = Cli::new().name("deployer").surroundings(around);
+    // A word of every plan for production.
+    let setup = place.setup(&[]).secrets([("WORD", Secret::new("production"))]);
+    cli.try_run(["deployer", "plan", "production"], setup, &mut out, &mut err).await;
+    let err = String::from_utf8(err).unwrap();
+    assert!(err.starts_with("::add-mask::production\n"), "{err}");
+    assert!(err.contains("holds the value of the secret `WORD`"), "{err}");
 }

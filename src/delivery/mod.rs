@@ -58,7 +58,10 @@ use flowline_envs::{
     router::HttpRouter,
     webhook::{Told, github},
 };
-use flowline_pipeline::run::{Cancel, Reporter};
+use flowline_pipeline::{
+    run::{Cancel, Reporter},
+    step::Secrets,
+};
 
 pub use flowline_envs::environment::{
     Deployment, EnvironmentRecord, Instance, InstanceTarget, Provenance, provenance,
@@ -110,6 +113,7 @@ struct Inner {
     notifier: Arc<dyn Notifier>,
     deployer: PathBuf,
     actor: String,
+    secrets: Arc<Secrets>,
     /// The router, while this process serves.
     router: RwLock<Option<Arc<HttpRouter>>>,
     /// Held while documents are read and the router's table is replaced, so that an older table never follows a newer one.
@@ -171,6 +175,7 @@ impl Delivery {
             notifier: setup.notifier,
             deployer,
             actor: setup.actor,
+            secrets: Arc::new(setup.secrets),
             router: RwLock::new(None),
             routing: tokio::sync::Mutex::new(()),
         };
@@ -357,6 +362,11 @@ impl Delivery {
     /// Who is named as the actor.
     pub fn actor(&self) -> &str {
         &self.inner.actor
+    }
+
+    /// The secrets that its steps may ask for: also for the planner and the runner of a pipeline of your own.
+    pub fn secrets(&self) -> &Arc<Secrets> {
+        &self.inner.secrets
     }
 
     pub(crate) fn leases(&self) -> &StoreLeases {

@@ -151,6 +151,7 @@ impl Delivery {
             Arc::clone(self.clock()),
         )
         .actor(actor)
+        .secrets(Arc::clone(self.secrets()))
     }
 }
 

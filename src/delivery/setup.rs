@@ -5,9 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use flowline_core::{
     clock::{Clock, SystemClock},
     notify::{Notifier, WriterNotifier},
+    secret::{Secret, SecretName},
     store::Store,
 };
-use flowline_pipeline::run::Reporter;
+use flowline_pipeline::{run::Reporter, step::Secrets};
 
 use crate::source::Source;
 
@@ -33,6 +34,7 @@ pub struct Setup {
     pub(super) reporter: Option<Arc<dyn Reporter>>,
     pub(super) deployer: Option<PathBuf>,
     pub(crate) actor: String,
+    pub(super) secrets: Secrets,
 }
 
 impl Setup {
@@ -50,6 +52,7 @@ impl Setup {
             reporter: None,
             deployer: None,
             actor: SOMEBODY.to_owned(),
+            secrets: Secrets::new(),
         }
     }
 
@@ -86,6 +89,21 @@ impl Setup {
     /// What `{deployer}` stands for in commands; the program that runs now, unless told.
     pub fn deployer(mut self, program: impl Into<PathBuf>) -> Self {
         self.deployer = Some(program.into());
+        self
+    }
+
+    /// Adds secrets, which steps may ask for by name; one of the same name is replaced. No plan, journal, log or report shows the value of
+    /// one: a plan or an output that holds it is refused, everything else is masked. On a command line in CI the system is told to hide
+    /// them, before anything else is said.
+    ///
+    /// ```
+    /// use flowline::{core::secret::Secret, prelude::*};
+    /// let setup = Setup::new("flowline.toml", "../grants.toml", ".flowline");
+    /// let setup = setup.secrets([("DATABASE_PASSWORD", Secret::new("hunter2-hunter2"))]);
+    /// assert!(!format!("{setup:?}").contains("hunter2"));
+    /// ```
+    pub fn secrets(mut self, secrets: impl IntoIterator<Item = (impl Into<SecretName>, Secret)>) -> Self {
+        self.secrets.extend(secrets.into_iter().map(|(name, secret)| (name.into(), secret)));
         self
     }
 

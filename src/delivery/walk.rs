@@ -85,7 +85,8 @@ impl Delivery {
         author: Option<&Person>,
     ) -> Result<Plan, DeliveryError> {
         let planner =
-            Planner::new(Arc::new(self.registry()?), self.authority().clone(), Arc::clone(self.clock()));
+            Planner::new(Arc::new(self.registry()?), self.authority().clone(), Arc::clone(self.clock()))
+                .with_secrets(Arc::clone(self.secrets()));
         let planner = match author {
             Some(author) => planner.by(author.clone()),
             None => planner,
@@ -280,6 +281,7 @@ impl Delivery {
             Arc::clone(self.clock()),
         )
         .actor(self.actor())
+        .secrets(Arc::clone(self.secrets()))
         // The lease on the environment keeps two processes from walking one run; a dead one's run is taken over at once.
         .holder("the holder of the environment");
         let runner = if self.anew { runner.without_cache() } else { runner };
