@@ -33,7 +33,7 @@ pub const SEED: u64 = 0x5eed;
 #[derive(Debug, Clone)]
 #[must_use = "a report that nobody looks at checks nothing; call `assert`"]
 pub struct Report {
-    /// The suite: `store`, `lease`.
+    /// The suite: `store`, `lease`, `step`, `executor`.
     pub suite: &'static str,
     /// The backend, as it was named to the suite.
     pub backend: String,
@@ -52,12 +52,13 @@ pub struct Failure {
     pub sentence: &'static str,
     /// What was seen instead.
     pub why: String,
-    /// The seed that replays it.
-    pub seed: u64,
+    /// The seed that replays it, in a suite that has one.
+    pub seed: Option<u64>,
 }
 
 impl Report {
-    fn new(suite: &'static str, backend: &str) -> Self {
+    /// What `suite` finds out about `backend`: nothing yet.
+    pub fn new(suite: &'static str, backend: &str) -> Self {
         Self {
             suite,
             backend: backend.to_owned(),
@@ -69,9 +70,24 @@ impl Report {
 
     fn note(&mut self, sentence: &'static str, seed: u64, outcome: Outcome) {
         match outcome {
-            Ok(()) => self.passed.push(sentence),
-            Err(Why(why)) => self.failures.push(Failure { sentence, why, seed }),
+            Ok(()) => self.holds(sentence),
+            Err(Why(why)) => self.failures.push(Failure { sentence, why, seed: Some(seed) }),
         }
+    }
+
+    /// Adds a sentence that holds.
+    pub fn holds(&mut self, sentence: &'static str) {
+        self.passed.push(sentence);
+    }
+
+    /// Adds a sentence that does not apply.
+    pub fn skip(&mut self, sentence: &'static str) {
+        self.skipped.push(sentence);
+    }
+
+    /// Adds a sentence that was broken, and what was seen instead.
+    pub fn broken(&mut self, sentence: &'static str, why: impl Into<String>) {
+        self.failures.push(Failure { sentence, why: why.into(), seed: None });
     }
 
     /// For tests of a suite itself: whether `sentence` was found broken.
@@ -93,12 +109,16 @@ impl fmt::Display for Report {
         let (suite, backend) = (self.suite, &self.backend);
         writeln!(
             f,
-            "{backend}, suite `{suite}`: {} hold, {} broken",
+            "{backend}, suite `{suite}`: {} hold, {} broken, {} do not apply",
             self.passed.len(),
-            self.failures.len()
+            self.failures.len(),
+            self.skipped.len()
         )?;
         for Failure { sentence, why, seed } in &self.failures {
-            writeln!(f, "broken: {sentence}\n    {why}\n    replay with `check_seeded(.., {seed}, ..)`")?;
+            writeln!(f, "broken: {sentence}\n    {why}")?;
+            if let Some(seed) = seed {
+                writeln!(f, "    replay with `check_seeded(.., {seed}, ..)`")?;
+            }
         }
         for sentence in &self.skipped {
             writeln!(f, "does not apply: {sentence}")?;

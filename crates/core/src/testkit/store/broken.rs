@@ -248,7 +248,7 @@ fn a_report_names_backend_sentence_and_seed() {
     report.note(ONCE, 7, super::super::fail("appended events: found 2, expected 1"));
     report.skipped.push(KILLED);
     insta::assert_snapshot!(report, @r"
-        postgres, suite `store`: 1 hold, 1 broken
+        postgres, suite `store`: 1 hold, 1 broken, 1 do not apply
         broken: an event whose id is there is left out and the rest of its batch is kept
             appended events: found 2, expected 1
             replay with `check_seeded(.., 7, ..)`
