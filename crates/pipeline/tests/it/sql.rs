@@ -2,7 +2,12 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use flowline_core::{clock::SystemClock, id::RunId, store::MemoryStore};
+use flowline_core::{
+    SignedDuration,
+    clock::{Clock as _, SystemClock},
+    id::RunId,
+    store::MemoryStore,
+};
 use flowline_pipeline::{
     Cancel, Pipeline, Runner,
     exec::LocalExecutor,
@@ -89,13 +94,13 @@ fn shown(path: &PathBuf) -> String {
 
 #[tokio::test]
 async fn migrating_keeps_every_promise() {
-    let broken = testkit::step(async || {
+    let report = testkit::step(async || {
         let file = File::new();
         let path = file.path();
         StepTrial::new(file.step(), spec(), move || shown(&path)).keeping(file)
     })
     .await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    report.assert();
 }
 
 #[tokio::test]
@@ -298,6 +303,38 @@ mod server {
             drop(stop.output());
         }
     }
+}
+
+#[tokio::test]
+async fn a_cancel_ends_a_long_script_and_nothing_of_it_stays() {
+    let Some(server) = Server::start() else { return };
+    let executor = Arc::new(LocalExecutor::new(Arc::new(SystemClock)));
+    let program = server.bin.join("psql").display().to_string();
+    let psql = PsqlDatabase::new(executor, server.env()).program(program);
+    let (registry, authority) = granted_world(&["database:*"], |registry| {
+        registry.add(MigrateStep::new().with(database(), Arc::new(psql))).unwrap();
+    });
+    let script = "CREATE TABLE orders (id int); SELECT pg_sleep(300)";
+    let spec =
+        Migrate::new(database()).with(Migration::new(1, "long", script).undone_by("DROP TABLE orders"));
+    let mut pipeline = Pipeline::new("migrate", "storefront".parse().unwrap());
+    drop(pipeline.step("migrate", spec));
+    let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::new(SystemClock));
+    let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+    let runner = Runner::new(Arc::new(MemoryStore::new()), registry, authority, Arc::new(SystemClock));
+    let (run, cancel) = (RunId::new("one").unwrap(), Cancel::new());
+    let sleeping = || server.say("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+    let stop = async {
+        while sleeping() != "1" {
+            SystemClock.sleep(SignedDuration::from_millis(20)).await;
+        }
+        cancel.cancel();
+    };
+    let (report, ()) = futures_util::future::join(runner.run(&run, &plan, &cancel), stop).await;
+    let report = report.unwrap();
+    let Ended::Undone { cause, .. } = &report.ended else { panic!("{report:?}") };
+    assert!(cause.to_string().contains("cancelled"), "{cause}");
+    assert_eq!(server.say("SELECT to_regclass('orders') IS NULL"), "t");
 }
 
 #[tokio::test]

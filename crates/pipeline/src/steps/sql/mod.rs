@@ -28,8 +28,11 @@ pub use self::{
     decide::{MigrationProblem, pending},
     psql::PsqlDatabase,
 };
-use crate::step::{
-    Action, Context, Effect, Fingerprint, Observed, Preview, PreviewContext, Spec, Step, StepError, Undo,
+use crate::{
+    cancel::Cancel,
+    step::{
+        Action, Context, Effect, Fingerprint, Observed, Preview, PreviewContext, Spec, Step, StepError, Undo,
+    },
 };
 
 /// One change of a database's schema.
@@ -256,20 +259,23 @@ pub trait Database: Debug + Send + Sync {
     /// The migrations on record, oldest first.
     async fn history(&self, database: &Granted<ResourceId>) -> Result<Vec<Applied>, DatabaseError>;
 
-    /// Applies `migration` on top of version `after`, and records `record` for it.
+    /// Applies `migration` on top of version `after`, and records `record` for it. A database that can stop in the middle of a script does so
+    /// on `cancel`, and leaves nothing of it: `Cancelled`.
     async fn apply(
         &self,
         database: &Granted<ResourceId>,
         migration: &Migration,
         record: &Applied,
         after: Option<u64>,
+        cancel: &Cancel,
     ) -> Result<(), DatabaseError>;
 
-    /// Takes back `migration`, which must be the newest, by its `down` script.
+    /// Takes back `migration`, which must be the newest, by its `down` script; on `cancel` like [`apply`](Self::apply).
     async fn revert(
         &self,
         database: &Granted<ResourceId>,
         migration: &Migration,
+        cancel: &Cancel,
     ) -> Result<(), DatabaseError>;
 }
 
@@ -437,7 +443,8 @@ impl Step for MigrateStep {
                 by: context.key(),
                 at: context.clock().now(),
             };
-            database.apply(granted, migration, &record, at).await.map_err(StepError::of)?;
+            let applied = database.apply(granted, migration, &record, at, context.cancel()).await;
+            applied.map_err(StepError::of)?;
             context.say(format!("applied {}", migration.shown()));
             at = Some(migration.version);
             tokio::task::yield_now().await;
@@ -458,7 +465,7 @@ impl Step for MigrateStep {
                 );
                 return Err(StepError::new(ErrorKind::Conflict, said));
             };
-            database.revert(granted, migration).await.map_err(StepError::of)?;
+            database.revert(granted, migration, context.cancel()).await.map_err(StepError::of)?;
             context.say(format!("took back {}", migration.shown()));
         }
         Ok(())

@@ -20,7 +20,8 @@ use crate::{
 ///
 /// Each migration is one transaction that first takes an advisory lock of the database, then checks the newest version on record, then runs the
 /// script, and then records it; a script that ended the transaction itself is found out and not recorded. The record is the table
-/// `flowline_migrations`, in the first schema of the search path.
+/// `flowline_migrations`, in the first schema of the search path. A cancel ends `psql` in the middle of a script; as nothing was committed, the
+/// server takes it back once it notices that nobody is there any more.
 ///
 /// A script is handed over as one argument and can have about 120,000 bytes. What can't run in a transaction (`CREATE INDEX CONCURRENTLY`)
 /// can't be a migration here.
@@ -96,6 +97,7 @@ impl PsqlDatabase {
         script: &str,
         after: Option<u64>,
         record: &str,
+        cancel: &Cancel,
     ) -> Result<(), DatabaseError> {
         if script.len() > LONGEST || script.contains('\0') {
             let said = format!("the script has {} bytes, or a zero byte; split it in two", script.len());
@@ -107,7 +109,7 @@ impl PsqlDatabase {
             format!("{}; {record}", still(migration.version)),
         );
         let command = self.command(&[&lock, TABLE, &guard, script, &still]);
-        let run = self.executor.run(&command, &mut |_: Line| {}, &Cancel::new()).await;
+        let run = self.executor.run(&command, &mut |_: Line| {}, cancel).await;
         match run {
             Ok(_) => Ok(()),
             Err(ExecError::Code { code: code @ (1 | 3), last, program }) => {
@@ -183,6 +185,7 @@ impl Database for PsqlDatabase {
         migration: &Migration,
         record: &Applied,
         after: Option<u64>,
+        cancel: &Cancel,
     ) -> Result<(), DatabaseError> {
         let insert = format!(
             "INSERT INTO flowline_migrations VALUES ({}, {}, {}, {}, {})",
@@ -192,14 +195,19 @@ impl Database for PsqlDatabase {
             quoted(&record.by),
             quoted(&record.at.to_string()),
         );
-        self.migrate(migration, &migration.up, after, &insert).await
+        self.migrate(migration, &migration.up, after, &insert, cancel).await
     }
 
-    async fn revert(&self, _: &Granted<ResourceId>, migration: &Migration) -> Result<(), DatabaseError> {
+    async fn revert(
+        &self,
+        _: &Granted<ResourceId>,
+        migration: &Migration,
+        cancel: &Cancel,
+    ) -> Result<(), DatabaseError> {
         let Some(down) = &migration.down else {
             return Err(DatabaseError::NoDown { migration: migration.shown() });
         };
         let delete = format!("DELETE FROM flowline_migrations WHERE version = {}", migration.version);
-        self.migrate(migration, down, Some(migration.version), &delete).await
+        self.migrate(migration, down, Some(migration.version), &delete, cancel).await
     }
 }

@@ -12,6 +12,7 @@ use flowline_core::{
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::{Applied, Database, DatabaseError, Migration};
+use crate::cancel::Cancel;
 
 /// A database in a SQLite file. The lock of its write transaction is what keeps other processes out; who waits longer than two seconds for
 /// it hears `Busy`.
@@ -149,6 +150,7 @@ impl Database for SqliteDatabase {
         migration: &Migration,
         record: &Applied,
         after: Option<u64>,
+        _: &Cancel,
     ) -> Result<(), DatabaseError> {
         self.write(migration, |transaction| {
             let found = self.newest(transaction)?;
@@ -165,7 +167,12 @@ impl Database for SqliteDatabase {
         })
     }
 
-    async fn revert(&self, _: &Granted<ResourceId>, migration: &Migration) -> Result<(), DatabaseError> {
+    async fn revert(
+        &self,
+        _: &Granted<ResourceId>,
+        migration: &Migration,
+        _: &Cancel,
+    ) -> Result<(), DatabaseError> {
         let Some(down) = &migration.down else {
             return Err(DatabaseError::NoDown { migration: migration.shown() });
         };
