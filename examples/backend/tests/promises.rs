@@ -12,20 +12,17 @@ use flowline_pipeline::{
 #[tokio::test]
 async fn the_executor_keeps_every_promise() {
     let (dir, executor) = (tempfile::tempdir().unwrap(), Arc::new(nice()));
-    let broken = testkit::executor(executor, dir.path()).await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    testkit::executor(executor, dir.path()).await.assert();
 }
 
 #[tokio::test]
 async fn the_step_keeps_every_promise() {
-    let broken = testkit::step(async || trial(None)).await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    testkit::step(async || trial(None)).await.assert();
 }
 
 #[tokio::test]
 async fn the_step_keeps_every_promise_where_there_was_a_message_before() {
-    let broken = testkit::step(async || trial(Some("closed on Sundays"))).await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    testkit::step(async || trial(Some("closed on Sundays"))).await.assert();
 }
 
 #[test]

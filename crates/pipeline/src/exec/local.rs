@@ -1,7 +1,7 @@
 //! Commands as processes of this host, each in a process group of its own.
 //!
-//! The order of things when a command ends: its own end is awaited, then what it left behind is killed by its process group, then the
-//! pipes are read to their end. So a process that forked away and holds the outputs open can't keep the run waiting, and one that closed
+//! The order of things when a command ends: its own end is awaited, then what it left behind is killed (by its process group and by the
+//! mark that it carries), then the pipes are read to their end. So a process that forked away and holds the outputs open can't keep the run waiting, and one that closed
 //! them early is still awaited.
 
 use std::{
@@ -16,26 +16,29 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Either, select},
 };
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Child,
 };
 
 use super::{
-    Command, ExecError, Executor, ExecutorCapabilities, Exited, Lines, Stream,
+    Command, ExecError, Executor, ExecutorCapabilities, Exited, Lines, MARK, Stream,
+    marked::{Kin, new_mark},
     output::{Ending, Output, Stop},
 };
 use crate::cancel::Cancel;
 
-/// So often it is looked, during the grace, whether a dropped command's group is gone.
+/// So often it is looked, during the grace, whether a dropped command and all that it started are gone.
 const LOOKS: i32 = 20;
 
 /// Runs commands on this host.
 ///
-/// Hermetic in environment and standard input; files and network are those of the host. A command is the leader of a process group, not of
-/// a session, which would take `unsafe` code: a process that makes itself a session of its own leaves the group, and is neither waited for
-/// nor killed. Must be used within a tokio runtime with I/O.
+/// Hermetic in environment and standard input; files and network are those of the host. A command is the leader of a process group, and on
+/// Linux also carries a [`MARK`] that what it starts inherits: a process that leaves the group (`setsid`, `set -m`, a daemon) is found by it,
+/// and stopped and killed with the rest. One that means to outlive the command is started without the mark and in a session of its own:
+/// `env -u FLOWLINE_MARK setsid server &`. On other systems, and for a process whose environment this user may not read (another user's,
+/// one that overwrote it), the group is all that is known. Must be used within a tokio runtime with I/O.
 #[derive(Debug, Clone)]
 pub struct LocalExecutor {
     clock: Arc<dyn Clock>,
@@ -63,6 +66,7 @@ impl Executor for LocalExecutor {
             local: true,
             exact_signals: true,
             asks_all: true,
+            tells_strays: true,
             ..ExecutorCapabilities::NONE
         }
     }
@@ -77,8 +81,9 @@ impl Executor for LocalExecutor {
             return Err(ExecError::Cancelled { program: command.shown(), killed: false });
         }
         command.prepare()?;
-        let mut child = start(command)?;
-        let mut group = Group::of(&child, Arc::clone(&self.clock), self.grace);
+        let mark = new_mark();
+        let mut child = start(command, &mark)?;
+        let mut group = Group::of(&child, &mark, Arc::clone(&self.clock), self.grace);
         let lost =
             |source: std::io::Error| ExecError::Lost { program: command.shown(), source: source.into() };
         let mut output = Output::new(command, lines);
@@ -116,8 +121,8 @@ impl Executor for LocalExecutor {
                 }
             }
         };
-        // The command itself is gone. Whoever it left behind goes too; then nobody holds the pipes open, but a process that left the
-        // group: it is not waited for.
+        // The command itself is gone. Whoever it left behind goes too; then nobody holds the pipes open, but a process that could not be
+        // found: it is not waited for.
         let strays = group.end();
         let mut patience = self.clock.sleep(self.grace);
         while out.is_open() || err.is_open() {
@@ -180,13 +185,14 @@ fn ending(status: std::process::ExitStatus) -> Ending {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the adapter that the ban points to")]
-fn start(command: &Command) -> Result<Child, ExecError> {
+fn start(command: &Command, mark: &str) -> Result<Child, ExecError> {
     let mut process = tokio::process::Command::new(&command.program);
     process
         .args(&command.args)
         .env_clear()
         .envs(&command.env)
         .envs(command.secret_env.iter().map(|(name, value)| (name, value.expose())))
+        .env(MARK, mark)
         .current_dir(&command.dir)
         .stdin(nothing())
         .stdout(Stdio::piped())
@@ -221,48 +227,43 @@ fn nothing() -> Stdio {
     null.as_ref().and_then(|null| null.try_clone().ok()).map_or_else(Stdio::null, Stdio::from)
 }
 
-/// The process group of a command. Dropped before its end, it is asked to stop, and killed after the grace by a task, or at once if there
-/// is no runtime to wait in.
+/// A command and all that it started. Dropped before its end, it is asked to stop, and killed after the grace by a task, or at once if
+/// there is no runtime to wait in.
 struct Group {
-    leader: Option<Pid>,
+    kin: Option<Kin>,
     clock: Arc<dyn Clock>,
     grace: SignedDuration,
 }
 
 impl Group {
-    fn of(child: &Child, clock: Arc<dyn Clock>, grace: SignedDuration) -> Self {
+    fn of(child: &Child, mark: &str, clock: Arc<dyn Clock>, grace: SignedDuration) -> Self {
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Self { leader, clock, grace }
+        Self { kin: leader.map(|leader| Kin::new(leader, mark)), clock, grace }
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(leader) = self.leader {
-            // It fails only if nobody is left.
-            kill_process_group(leader, signal).ok();
+        if let Some(kin) = &self.kin {
+            kin.signal(signal);
         }
     }
 
-    /// The leader ended: kills whoever is left. Whether anybody was.
-    fn end(&mut self) -> bool {
-        let Some(leader) = self.leader.take() else { return false };
-        kill_process_group(leader, Signal::KILL).is_ok()
+    /// The leader ended: kills whoever is left. How many there were.
+    fn end(&mut self) -> u32 {
+        self.kin.take().map_or(0, |kin| kin.end())
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let Some(leader) = self.leader.take() else { return };
-        let killer = Killer(leader);
-        if kill_process_group(leader, Signal::TERM).is_err() {
-            std::mem::forget(killer);
-            return;
-        }
+        let Some(kin) = self.kin.take() else { return };
+        kin.signal(Signal::TERM);
+        let killer = Killer(kin);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (clock, grace) = (Arc::clone(&self.clock), self.grace);
             runtime.spawn(async move {
                 let killer = killer;
                 for _ in 0..LOOKS {
-                    if test_kill_process_group(killer.0).is_err() {
+                    if !killer.0.is_alive() {
                         break;
                     }
                     clock.sleep(grace / LOOKS).await;
@@ -273,12 +274,12 @@ impl Drop for Group {
     }
 }
 
-/// Kills a process group when it is dropped, also with the runtime.
-struct Killer(Pid);
+/// Kills a command and all that it started when it is dropped, also with the runtime.
+struct Killer(Kin);
 
 impl Drop for Killer {
     fn drop(&mut self) {
-        kill_process_group(self.0, Signal::KILL).ok();
+        self.0.end();
     }
 }
 

@@ -13,6 +13,8 @@ mod error;
 mod lines;
 #[cfg(all(feature = "process", unix))]
 pub mod local;
+#[cfg(all(feature = "process", unix))]
+mod marked;
 mod mask;
 #[cfg(all(feature = "process", unix))]
 mod output;
@@ -35,6 +37,11 @@ pub use self::local::LocalExecutor;
 pub use self::ssh::{SshExecutor, SshHost};
 pub use self::{command::Command, error::ExecError, lines::LineSplitter, mask::Masker};
 use crate::cancel::Cancel;
+
+/// The one variable that a command may find in its environment although nobody declared it: the value is another for every command, and
+/// whoever inherits it belongs to the command and ends with it (see [`LocalExecutor`]). So a result should not depend on it, and nobody
+/// else may set it. A container has none: it ends with all that is in it.
+pub const MARK: &str = "FLOWLINE_MARK";
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -83,8 +90,9 @@ pub struct Exited {
     pub stdout: Vec<u8>,
     /// How many bytes of standard output came before those.
     pub dropped: u64,
-    /// It left processes behind, which were killed.
-    pub strays: bool,
+    /// How many processes it left behind, which were killed. Always 0 where the executor can't tell
+    /// ([`tells_strays`](ExecutorCapabilities::tells_strays)).
+    pub strays: u32,
 }
 
 /// What an executor can do, as data.
@@ -92,7 +100,8 @@ pub struct Exited {
 #[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 #[non_exhaustive]
 pub struct ExecutorCapabilities {
-    /// Only declared files can be seen, besides those that belong to where it runs (an image's); what is declared as read can't be changed.
+    /// Only declared files can be seen, besides those that belong to where it runs (an image's); what is declared as read can't be changed,
+    /// and a file that is not declared can't be made in the working directory.
     pub hermetic_files: bool,
     /// The network is closed unless it was declared.
     pub hermetic_network: bool,
@@ -104,6 +113,8 @@ pub struct ExecutorCapabilities {
     pub asks_all: bool,
     /// It limits memory and processes.
     pub limits: bool,
+    /// It tells how many processes a command left behind.
+    pub tells_strays: bool,
 }
 
 impl ExecutorCapabilities {
@@ -121,6 +132,7 @@ impl ExecutorCapabilities {
         exact_signals: false,
         asks_all: false,
         limits: false,
+        tells_strays: false,
     };
 }
 
@@ -129,12 +141,12 @@ impl ExecutorCapabilities {
 /// *Shape*: called from many tasks at once; `run` lasts as long as the command.
 ///
 /// *Guarantees*
-/// 1. The command sees exactly the declared environment, working directory and arguments, and an empty standard input. Declared inputs are
-///    where it expects them, and declared outputs are on this host once it ended well.
+/// 1. The command sees exactly the declared environment, working directory and arguments, and an empty standard input. An executor may add
+///    one variable, [`MARK`]. Declared inputs are where it expects them, and declared outputs are on this host once it ended well.
 /// 2. Lines arrive as they are printed, in order for each stream, with secrets masked however they were split over reads; memory stays bounded
 ///    whatever the command prints, also without newline.
 /// 3. `run` returns once the command itself ended: not earlier, even if it closed its outputs; and not much later, even if a process that it
-///    left behind holds them open. Nothing that it started is left behind.
+///    left behind holds them open. Nothing that it started is left behind, whatever process group or session it made for itself.
 /// 4. On cancel, and after its [limit](field@Command::limit), the command is asked to stop (SIGTERM), and killed after the grace with all that it started.
 ///    On drop the same happens without waiting.
 ///

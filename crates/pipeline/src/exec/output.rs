@@ -95,12 +95,18 @@ impl<'a> Output<'a> {
         self.last.back().map_or("", String::as_str)
     }
 
+    /// What was printed, if that is one line.
+    #[cfg(feature = "container")]
+    pub(super) fn only_line(&self) -> &str {
+        if self.last.len() == 1 { self.last_line() } else { "" }
+    }
+
     /// The command ended by itself: both streams are at their end.
     pub(super) fn ended(
         mut self,
         command: &Command,
         ending: Ending,
-        strays: bool,
+        strays: u32,
     ) -> Result<Exited, ExecError> {
         self.cut();
         self.exited.strays = strays;
@@ -180,7 +186,7 @@ mod tests {
         output.take(Stream::Out, b"ter2!\nend of it");
         output.end(Stream::Out);
         output.end(Stream::Err);
-        let exited = output.ended(&command, Ending::Code(0), false).unwrap();
+        let exited = output.ended(&command, Ending::Code(0), 0).unwrap();
         assert_eq!((exited.stdout.as_slice(), exited.dropped), (&b"nd of it"[..], 7));
         let expected = [(Stream::Out, "a ***"), (Stream::Out, "end of it"), (Stream::Err, "oh")];
         assert_eq!(lines, expected.map(|(stream, text)| (stream, text.to_owned())));

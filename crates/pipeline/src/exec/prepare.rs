@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use flowline_core::{error::BoxError, secret::Secret};
 
-use super::{Command, ExecError};
+use super::{Command, ExecError, MARK};
 
 impl Command {
     /// What every executor must refuse before it starts anything, and the outputs that must exist: the same everywhere.
@@ -66,6 +66,9 @@ impl Command {
         for name in self.env.keys().chain(self.secret_env.keys()) {
             if name.is_empty() || name.contains(['=', '\0']) {
                 return Err(self.invalid(format!("`{name}` cannot be the name of a variable")));
+            }
+            if name == MARK {
+                return Err(self.invalid(format!("`{name}` is set by the executor; do not declare it")));
             }
         }
         let secrets = self.secret_env.values().map(Secret::expose);

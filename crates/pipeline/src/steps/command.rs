@@ -292,6 +292,15 @@ impl CommandStep {
             Ok(exited) => exited,
             Err(error) => return Ok(Err(error)),
         };
+        if exited.strays > 0 {
+            let processes = if exited.strays == 1 { "process" } else { "processes" };
+            context.say(format!(
+                "warning: `{}` ended and left {} {processes} behind, which were killed; \
+                 what should outlive a step belongs to a service manager",
+                command.shown(),
+                exited.strays
+            ));
+        }
         let mut files = BTreeMap::new();
         for path in &spec.writes {
             written(&spec.dir, path, &mut files).map_err(|(path, source)| {

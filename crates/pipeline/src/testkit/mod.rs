@@ -17,6 +17,27 @@ mod journal;
 mod pace;
 mod step;
 
+use flowline_core::testkit::Report;
+
+/// What a case found, if it did not find a promise broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Holds,
+    /// By what is declared, it was not promised.
+    DoesNotApply,
+}
+
+/// What a case found; what was seen instead if the promise was broken.
+type Outcome = Result<Verdict, String>;
+
+fn note(report: &mut Report, promise: &'static str, outcome: Outcome) {
+    match outcome {
+        Ok(Verdict::Holds) => report.holds(promise),
+        Ok(Verdict::DoesNotApply) => report.skip(promise),
+        Err(seen) => report.broken(promise, seen),
+    }
+}
+
 pub use self::{
     crash::{Check, CrashPoint, CrashReport, Trial, Violation, WrapStore, crash_matrix},
     durability::{DurabilityReport, durability},

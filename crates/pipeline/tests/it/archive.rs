@@ -86,13 +86,13 @@ async fn refused(archive: &Archive, into: &Path) -> String {
 
 #[tokio::test]
 async fn packing_keeps_every_promise() {
-    let broken = testkit::step(async || {
+    let report = testkit::step(async || {
         let (dir, root) = temp();
         let spec = PackArchive::new("site", source(&root), root.join("artifacts"));
         StepTrial::new(PackArchiveStep, spec, move || shown_names(&root.join("artifacts"))).keeping(dir)
     })
     .await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    report.assert();
 }
 
 fn shown_names(dir: &Path) -> String {
@@ -111,7 +111,7 @@ fn shown_names(dir: &Path) -> String {
 async fn unpacking_keeps_every_promise() {
     let (_dir, root) = temp();
     let archive = packed(&root, PackArchive::new("site", source(&root), root.join("artifacts"))).await;
-    let broken = testkit::step(async || {
+    let report = testkit::step(async || {
         let (dir, root) = temp();
         let spec = UnpackArchive::new(root.join("site"));
         StepTrial::new(UnpackArchiveStep, spec, move || shown(&root.join("site")))
@@ -119,7 +119,7 @@ async fn unpacking_keeps_every_promise() {
             .keeping(dir)
     })
     .await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    report.assert();
 }
 
 #[tokio::test]

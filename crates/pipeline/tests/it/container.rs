@@ -44,7 +44,7 @@ async fn a_container_is_given_little() {
     let dir = tempfile::tempdir().unwrap();
     let executor = podman.executor().await.with_user(1234, 5678).with_memory(32 << 20).with_pids(20);
     let look = "id -u; id -g; grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status | tr -d '\\t'; \
-                touch /x 2>/dev/null || echo read-only; touch /tmp/x here && echo scratch";
+                touch /x 2>/dev/null || echo read-only; touch /tmp/x && echo scratch; touch here 2>&1 || echo declared";
     let seen = said(&executor, &sh(look, dir.path())).await.unwrap();
     insta::assert_snapshot!(seen, @r"
     1234
@@ -54,16 +54,30 @@ async fn a_container_is_given_little() {
     NoNewPrivs:1
     read-only
     scratch
+    touch: here: Read-only file system
+    declared
     ");
+    let scratch = executor.clone().with_scratch_dir();
+    assert_eq!(said(&scratch, &sh("touch here && ls", dir.path())).await.unwrap(), "here");
+    assert!(!dir.path().join("here").exists());
 
     let forks = format!("for i in {}; do sleep 5 & done; echo all", "x ".repeat(25));
     let forked = said(&executor, &sh(&forks, dir.path())).await;
     assert!(!matches!(&forked, Ok(said) if said == "all"), "{forked:?}");
 
-    let eats = "head -c 200000000 /dev/zero | tail -c 199999999 | wc -c; exit 9";
-    let eats = sh(eats, dir.path()).limit(SignedDuration::from_secs(20));
-    let error = said(&executor, &eats).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Failed, "{error:?}");
+    // A pipe keeps as much as it is asked for, and the shell ends as its last command did.
+    for eats in
+        ["exec tail -c 100000000 /dev/zero", "head -c 100000000 /dev/zero | tail -c 100000000 | wc -c"]
+    {
+        let eats = sh(&format!("set -o pipefail; {eats}"), dir.path()).limit(SignedDuration::from_secs(30));
+        let error = said(&executor, &eats).await.unwrap_err();
+        let limited = matches!(error, ExecError::OutOfMemory { limit, .. } if limit == 32 << 20);
+        assert!(limited, "{error:?}");
+    }
+    let eats = sh("head -c 100000000 /dev/zero | tail -c 100000000 | wc -c", dir.path());
+    assert_eq!(said(&executor.clone().with_memory(400 << 20), &eats).await.unwrap(), "100000000");
+    let error = said(&executor, &sh("kill -9 $$", dir.path())).await.unwrap_err();
+    assert!(matches!(error, ExecError::Signal { signal: 9, .. }), "{error:?}");
 
     let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let reach = format!("nc -w 2 127.0.0.1 {} </dev/null && echo reached", open.local_addr().unwrap().port());
@@ -85,6 +99,12 @@ async fn a_container_is_given_little() {
     let tagged = Image::tagged("localhost/flowline-test:1").unwrap();
     let tagged = ContainerExecutor::new(executor.engine().clone(), tagged, Arc::new(SystemClock));
     assert_eq!(said(&tagged, &sh("echo hi", dir.path())).await.unwrap(), "hi");
+    // Whoever runs `env` and fails like it is not taken for it.
+    let other = sh("env nosuch", dir.path());
+    let error = said(&tagged, &other).await.unwrap_err();
+    assert!(matches!(&error, ExecError::Code { code: 127, last, .. } if last.len() == 1), "{error:?}");
+    let error = said(&tagged, &Command::new("nosuch", dir.path()).env("PATH", "/bin")).await.unwrap_err();
+    assert!(matches!(error, ExecError::NoProgram { .. }), "{error:?}");
     let no_env = tagged.with_env_program("/no/env");
     let error = said(&no_env, &sh("true", dir.path())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
@@ -144,6 +164,22 @@ async fn what_a_killed_process_left_is_removed_by_the_next_and_only_that() {
     let error = living.await.unwrap().unwrap_err();
     assert!(matches!(error, ExecError::Cancelled { .. }), "{error:?}");
     assert_eq!(podman.containers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_that_cannot_be_seen_left_is_removed_once_its_time_is_over() {
+    let Some(podman) = Podman::start() else { return };
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let owner = format!("flowline.owner={}/pid:[1]/1/1", boot.trim());
+    for (name, lifetime) in [("fresh", "3600"), ("late", "-5"), ("odd", "soon")] {
+        podman.make(name, &[owner.clone(), format!("flowline.lifetime={lifetime}")]);
+    }
+    podman.make("foreign", &["flowline.lifetime=-5".to_owned()]);
+    let swept = Engine::connect(podman.socket()).await.unwrap().sweep().await.unwrap();
+    assert_eq!(swept, ["late"]);
+    let mut left = podman.containers();
+    left.sort();
+    assert_eq!(left, ["foreign", "fresh", "odd"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

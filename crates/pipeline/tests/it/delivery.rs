@@ -74,7 +74,7 @@ async fn run(
 
 #[tokio::test]
 async fn changing_a_flag_keeps_every_promise() {
-    let broken = testkit::step(async || {
+    let report = testkit::step(async || {
         let flags = flags(Arc::new(SystemClock)).await;
         let seen = flags.clone();
         StepTrial::new(ChangeFlagStep::new(flags), everybody(), move || {
@@ -82,7 +82,7 @@ async fn changing_a_flag_keeps_every_promise() {
         })
     })
     .await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    report.assert();
 }
 
 #[tokio::test]
@@ -221,14 +221,14 @@ impl Promotion for Service {
 #[tokio::test]
 async fn promoting_keeps_every_promise_and_survives_a_crash_anywhere() {
     let spec = || Promote { release: release(2), environment: production() };
-    let broken = testkit::step(async || {
+    let report = testkit::step(async || {
         let service = Service::new();
         let seen = service.clone();
         let world = move || format!("{:?}", seen.0.lock().unwrap().running);
         StepTrial::new(PromoteStep::new(Arc::new(service)), spec(), world)
     })
     .await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    report.assert();
     for fails in [false, true] {
         let report = testkit::crash_matrix(async |clock| {
             let service = Service::new();
@@ -292,8 +292,8 @@ async fn a_probe_waits_for_a_good_answer_and_says_what_is_wrong_with_a_bad_one()
         let probe = HttpProbe::get(&format!("http://app.localhost{path}")).unwrap().connecting_to(at);
         ProbeHttp::new(probe.expecting_body("hello"))
     };
-    let broken = testkit::step(async || StepTrial::new(ProbeHttpStep::new(), probe("/good"), || "")).await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    let report = testkit::step(async || StepTrial::new(ProbeHttpStep::new(), probe("/good"), || "")).await;
+    report.assert();
     let report = run(
         |registry| assert!(registry.add(ProbeHttpStep::new()).is_ok()),
         |pipeline| drop(pipeline.step("smoke", probe("/bad"))),

@@ -1,6 +1,9 @@
 //! After a cancelled or timed-out run nothing is left: no process, no container, no lock, no lease.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
 
 use flowline_core::{
     SignedDuration,
@@ -32,6 +35,45 @@ impl Reporter for CancelWhenUp {
         if matches!(progress, Progress::Line { line, .. } if line.bytes == b"up") {
             self.0.cancel();
         }
+    }
+}
+
+/// Keeps what was said.
+#[derive(Debug, Clone, Default)]
+struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Reporter for Said {
+    fn report(&self, progress: &Progress<'_>) {
+        if let Progress::Line { line, .. } = progress {
+            self.0.lock().unwrap().push(line.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_step_tells_what_it_left_behind() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut registry = Registry::new();
+    steps::register(&mut registry, Arc::new(LocalExecutor::new(Arc::clone(&clock)))).unwrap();
+    let registry = Arc::new(registry);
+    for (script, left) in [("sleep 300 & setsid sleep 300 & sleep 0.2", 2), ("sleep 0.1 & wait", 0)] {
+        let mut pipeline = Pipeline::new("leftovers", "storefront".parse().unwrap());
+        let serve = RunCommand::new("/bin/sh", "/", Effect::idempotent())
+            .args(["-c", script])
+            .env("PATH", "/usr/bin:/bin");
+        pipeline.step("serve", serve);
+        let planner = Planner::new(Arc::clone(&registry), authority(), Arc::clone(&clock));
+        let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
+        let said = Said::default();
+        let runner =
+            Runner::new(Arc::new(MemoryStore::new()), Arc::clone(&registry), authority(), Arc::clone(&clock))
+                .reporter(Arc::new(said.clone()));
+        let report = runner.run(&RunId::new("one").unwrap(), &plan, &Cancel::new()).await.unwrap();
+        assert!(report.succeeded(), "{report:?}");
+        let said = said.0.lock().unwrap().join("\n");
+        let found =
+            said.split_once("left ").map_or(0, |(_, rest)| rest.split(' ').next().unwrap().parse().unwrap());
+        assert_eq!(found, left, "{script}: {said}");
     }
 }
 
@@ -81,8 +123,14 @@ impl By {
 /// Runs a command that is deaf to SIGTERM and has children, and ends it.
 async fn nothing_is_left(executor: Arc<dyn Executor>, name: &str, by: By) {
     let dir = tempfile::tempdir().unwrap();
+<<<<<<< HEAD
     let mark = format!("MARK={name}-{}-{by:?}", std::process::id());
     let script = "trap '' TERM; (sleep 300 & sleep 300) & echo up; while :; do sleep 1; done";
+=======
+    let mark = format!("MARK={name}-{}-{limit_ms:?}", std::process::id());
+    let script = "trap '' TERM; (sleep 300 & sleep 300) & setsid sh -c 'trap \"\" TERM; sleep 300 & exit' & echo up; \
+                  while :; do sleep 1; done";
+>>>>>>> a92c549 (End what left the process group, and tell of it; leave no container behind)
     let mut command = RunCommand::new("/bin/sh", dir.path(), Effect::idempotent())
         .args(["-c", script])
         .env("PATH", "/usr/bin:/bin")
@@ -129,8 +177,13 @@ async fn nothing_is_left_on_this_host() {
 async fn nothing_is_left_of_a_container() {
     let Some(podman) = Podman::start() else { return };
     let executor = podman.executor().await.with_grace(SignedDuration::from_millis(300));
+<<<<<<< HEAD
     for by in By::ALL {
         nothing_is_left(Arc::new(executor.clone()), "container", by).await;
+=======
+    for limit in [None, Some(5_000)] {
+        nothing_is_left(Arc::new(executor.clone()), "container", limit).await;
+>>>>>>> a92c549 (End what left the process group, and tell of it; leave no container behind)
         assert_eq!(podman.containers(), Vec::<String>::new());
     }
 }

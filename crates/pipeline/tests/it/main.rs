@@ -24,6 +24,9 @@ mod leftovers;
 mod locks;
 #[cfg(test)]
 #[cfg(unix)]
+mod making;
+#[cfg(test)]
+#[cfg(unix)]
 mod places;
 #[cfg(test)]
 #[cfg(unix)]

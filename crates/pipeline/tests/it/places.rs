@@ -96,14 +96,15 @@ impl Podman {
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap();
-            eventually("podman's socket", || socket.exists());
+            eventually("podman's answer", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
             Self { dir, service, image }
         })
     }
 
     fn podman(dir: &Path) -> Command {
         let mut command = program("/usr/bin/podman");
-        command.env("CONTAINERS_CONF", dir.join("containers.conf"));
+        // What watches a container's memory leaves a note in its working directory.
+        command.current_dir(dir).env("CONTAINERS_CONF", dir.join("containers.conf"));
         command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
         command.args(["--storage-driver", "vfs"]);
         command
@@ -127,6 +128,14 @@ impl Podman {
     pub(crate) fn containers(&self) -> Vec<String> {
         let list = run(Self::podman(self.dir.path()).args(["ps", "-a", "--format", "{{.Names}}"]));
         list.lines().map(str::to_owned).collect()
+    }
+
+    /// Makes a container that is not ours, with labels as if it were.
+    pub(crate) fn make(&self, name: &str, labels: &[String]) {
+        let mut podman = Self::podman(self.dir.path());
+        podman.args(["create", "--name", name, "--network", "none"]);
+        podman.args(labels.iter().flat_map(|label| ["--label", label]));
+        run(podman.args(["flowline-test:1", "/bin/true"]));
     }
 
     pub(crate) async fn executor(&self) -> ContainerExecutor {

@@ -205,8 +205,8 @@ fn trial(fault: Fault, effect: &Effect) -> StepTrial<PutStep> {
 #[tokio::test]
 async fn a_good_step_keeps_every_promise_whatever_its_effect() {
     for effect in [Effect::idempotent(), Effect::Probed, Effect::Once] {
-        let broken = testkit::step(async || trial(Fault::None, &effect)).await;
-        assert!(broken.is_empty(), "{effect:?}: {broken:#?}");
+        let report = testkit::step(async || trial(Fault::None, &effect)).await;
+        assert!(report.failures.is_empty(), "{effect:?}: {report}");
     }
 }
 
@@ -270,9 +270,23 @@ impl Step for LooseStep {
 
 #[tokio::test]
 async fn a_mistyped_parameter_that_is_read_is_found() {
-    let broken = testkit::step(async || StepTrial::new(LooseStep, Loose {}, || "")).await;
-    let broken: Vec<_> = broken.into_iter().map(|broken| broken.promise).collect();
+    let report = testkit::step(async || StepTrial::new(LooseStep, Loose {}, || "")).await;
+    let broken: Vec<_> = report.failures.iter().map(|failure| failure.sentence).collect();
     assert_eq!(broken, ["a parameter that nobody knows is refused"]);
+    insta::assert_snapshot!(report, @r"
+    test/loose, suite `step`: 9 hold, 1 broken, 9 do not apply
+    broken: a parameter that nobody knows is refused
+        `mistyped` was read; use `#[serde(deny_unknown_fields)]`
+    does not apply: a preview that keeps everything comes true
+    does not apply: an idempotent step done twice is done once
+    does not apply: before the run a probe says that it did not happen
+    does not apply: after the run a probe says that it happened, with its output
+    does not apply: undo restores what was before
+    does not apply: undo of what never happened changes nothing
+    does not apply: undo of a step cut short anywhere restores what was before
+    does not apply: a step without its grants is denied and changes nothing
+    does not apply: a secret is seen nowhere
+    ");
 }
 
 #[test]

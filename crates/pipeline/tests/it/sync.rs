@@ -142,8 +142,8 @@ fn trial() -> StepTrial<SyncFilesStep> {
 
 #[tokio::test]
 async fn the_step_keeps_every_promise() {
-    let broken = testkit::step(async || trial()).await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    let report = testkit::step(async || trial()).await;
+    report.assert();
 }
 
 #[tokio::test]
@@ -155,8 +155,8 @@ async fn a_first_release_can_be_undone_to_nothing() {
             move || format!("{} {:?}", shown(&target.join("current")), names(&target.join("releases")));
         StepTrial::new(SyncFilesStep, site.spec(), world).keeping(site)
     };
-    let broken = testkit::step(fresh).await;
-    assert!(broken.is_empty(), "{broken:#?}");
+    let report = testkit::step(fresh).await;
+    report.assert();
 }
 
 #[tokio::test]

@@ -12,19 +12,26 @@ use bollard::{
     errors::Error,
     query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
 };
-use flowline_core::error::{BoxError, ErrorKind, Kinded};
+use flowline_core::{
+    clock::{Clock as _, SystemClock},
+    error::{BoxError, ErrorKind, Kinded},
+};
 use tokio::sync::OnceCell;
 
 /// How long one request may take, in seconds; waiting for a container is asked again.
 const REQUEST: u64 = 60;
 /// Says which process a container belongs to.
 pub(super) const OWNER: &str = "flowline.owner";
+/// Says for how many seconds after it was made a container may be there; its process limits it to less.
+pub(super) const LIFETIME: &str = "flowline.lifetime";
 
 /// A container engine on this host that speaks the Docker API (1.41 or newer) on a unix socket: Docker, Podman. Cheap to clone.
 ///
 /// What a process that was killed left running is removed when the next one connects to the same engine and first uses it, or calls
 /// [`sweep`](Self::sweep): every container carries the identity of its process (boot, PID namespace, PID, start time), so one that belongs to
-/// a living process is never touched.
+/// a living process is never touched. Whether a process of another PID namespace lives, as of a CI job that ran in a container with the
+/// engine's socket mounted, can't be seen; its container is removed once its time is over, which it carries too: the limit of its command,
+/// the grace, and ten minutes.
 #[derive(Clone)]
 pub struct Engine {
     pub(super) docker: Docker,
@@ -73,7 +80,8 @@ impl Engine {
         &self.socket
     }
 
-    /// Removes every container that a process which no longer lives left here, and answers their names.
+    /// Removes every container that a process which no longer lives left here, or whose time is over while nobody can tell whether its
+    /// process lives, and answers their names.
     ///
     /// # Errors
     /// `Unavailable` if the engine does not answer.
@@ -81,12 +89,17 @@ impl Engine {
         let failed = |source: Error| self.error("removing what dead processes left", source);
         let filters = BTreeMap::from([("label", vec![OWNER.to_owned()])]).into_iter().collect();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        // The engine is on this host, and so is its clock.
+        let now = SystemClock.now().as_second();
         let mut removed = Vec::new();
         for container in self.docker.list_containers(Some(options)).await.map_err(failed)? {
             let owner = container.labels.as_ref().and_then(|labels| labels.get(OWNER));
             let running = container.state.is_some_and(|state| state.to_string() == "running");
             let (Some(owner), Some(id)) = (owner, &container.id) else { continue };
-            if Owner::read(owner).is_some_and(|owner| owner.is_gone(running)) {
+            let lifetime = container.labels.as_ref().and_then(|labels| labels.get(LIFETIME)?.parse().ok());
+            let over =
+                container.created.zip(lifetime).is_some_and(|(made, lifetime)| is_over(made, lifetime, now));
+            if Owner::read(owner).is_some_and(|owner| owner.fate(running).may_remove(over)) {
                 self.remove(id).await.map_err(failed)?;
                 let name = container.names.and_then(|names| names.into_iter().next());
                 removed.push(name.map_or_else(|| id.clone(), |name| name.trim_start_matches('/').to_owned()));
@@ -157,18 +170,46 @@ impl Owner {
         Some(Self { boot, namespace, pid, started })
     }
 
-    /// Whether it is certain that the process no longer lives. One of another boot may be one of another host, so what still runs is its
-    /// business.
-    fn is_gone(&self, running: bool) -> bool {
+    /// What became of the process. One of another boot may be one of another host, so what still runs is its business.
+    fn fate(&self, running: bool) -> Fate {
         let this = Self::this();
-        if self.boot.is_empty() || self.namespace.is_empty() || self.started == 0 || this.boot.is_empty() {
-            return false;
+        let blind = self.boot.is_empty() || self.namespace.is_empty() || self.started == 0;
+        if blind || this.boot.is_empty() {
+            Fate::Unknown
+        } else if self.boot != this.boot {
+            if running { Fate::Unknown } else { Fate::Gone }
+        } else if self.namespace != this.namespace {
+            Fate::Unknown
+        } else if started(self.pid) == Some(self.started) {
+            Fate::Lives
+        } else {
+            Fate::Gone
         }
-        if self.boot != this.boot {
-            return !running;
-        }
-        self.namespace == this.namespace && started(self.pid) != Some(self.started)
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Lives,
+    Gone,
+    /// It can't be seen from here.
+    Unknown,
+}
+
+impl Fate {
+    /// Whether its container may be removed, given whether that one's time is over.
+    fn may_remove(self, over: bool) -> bool {
+        match self {
+            Self::Lives => false,
+            Self::Gone => true,
+            Self::Unknown => over,
+        }
+    }
+}
+
+/// Whether a container that was `made` (seconds since 1970) and may be there for `lifetime` seconds has had its time.
+fn is_over(made: i64, lifetime: i64, now: i64) -> bool {
+    made.saturating_add(lifetime) < now
 }
 
 impl fmt::Display for Owner {
@@ -198,16 +239,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_process_that_is_certainly_gone_loses_its_containers() {
+    fn a_process_loses_its_containers_once_it_is_certainly_gone_or_their_time_is_over() {
         let this = Owner::this();
         assert_eq!(Owner::read(&this.to_string()), Some(this.clone()));
-        assert!(!this.is_gone(true));
-        assert!(Owner { started: this.started + 1, ..this.clone() }.is_gone(true));
-        assert!(Owner { pid: u32::MAX, ..this.clone() }.is_gone(true));
-        assert!(!Owner { pid: u32::MAX, namespace: "pid:[1]".to_owned(), ..this.clone() }.is_gone(true));
+        let fate = |owner: Owner, running| owner.fate(running);
+        assert_eq!(fate(this.clone(), true), Fate::Lives);
+        assert_eq!(fate(Owner { started: this.started + 1, ..this.clone() }, true), Fate::Gone);
+        assert_eq!(fate(Owner { pid: u32::MAX, ..this.clone() }, true), Fate::Gone);
+        let job = Owner { pid: u32::MAX, namespace: "pid:[1]".to_owned(), ..this.clone() };
+        assert_eq!(fate(job, true), Fate::Unknown);
         let other_boot = Owner { boot: "other".to_owned(), ..this.clone() };
-        assert!(!other_boot.is_gone(true) && other_boot.is_gone(false));
-        assert!(!Owner { boot: String::new(), pid: u32::MAX, ..this }.is_gone(false));
+        assert_eq!((fate(other_boot.clone(), true), fate(other_boot, false)), (Fate::Unknown, Fate::Gone));
+        assert_eq!(fate(Owner { boot: String::new(), pid: u32::MAX, ..this }, false), Fate::Unknown);
+        for (fate, early, late) in
+            [(Fate::Lives, false, false), (Fate::Gone, true, true), (Fate::Unknown, false, true)]
+        {
+            assert_eq!((fate.may_remove(false), fate.may_remove(true)), (early, late), "{fate:?}");
+        }
+        assert!(!is_over(100, 50, 150) && is_over(100, 50, 151) && !is_over(100, i64::MAX, i64::MAX));
         assert_eq!(Owner::read("made/by hand"), None);
     }
 }

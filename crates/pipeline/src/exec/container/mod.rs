@@ -1,10 +1,13 @@
 //! Commands in containers, through the Docker API on a unix socket: Docker, or Podman's service.
 //!
 //! The order of things: the container is made with everything that it may have, its outputs are attached, it is started, its end is
-//! awaited, and it is removed, whatever happened in between. Its log driver is `none`: what it prints comes here and is kept nowhere else.
+//! awaited, and it is removed, whatever happened in between. A cancel and the limit count from the beginning, also while the engine makes or
+//! starts it. Its log driver is `none`: what it prints comes here and is kept nowhere else.
 
 mod engine;
 mod image;
+mod made;
+mod memory;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,8 +25,7 @@ use bollard::{
     errors::Error,
     models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType},
     query_parameters::{
-        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
-        WaitContainerOptionsBuilder,
+        AttachContainerOptionsBuilder, KillContainerOptionsBuilder, WaitContainerOptionsBuilder,
     },
 };
 use flowline_core::{
@@ -34,13 +36,17 @@ use flowline_core::{
 use futures_util::{
     FutureExt, TryStreamExt,
     future::{BoxFuture, Either, select},
+    stream::BoxStream,
 };
 use tokio::sync::OnceCell;
 
-use self::engine::{OWNER, Owner};
 pub use self::{
     engine::{Engine, EngineError},
     image::{Image, ImageError},
+};
+use self::{
+    engine::{LIFETIME, OWNER, Owner},
+    made::Container,
 };
 use super::{
     Command, ExecError, Executor, ExecutorCapabilities, Exited, Lines, Stream,
@@ -51,14 +57,18 @@ use crate::cancel::Cancel;
 
 /// Variables that engines set by themselves.
 const ENGINE_VARIABLES: [&str; 5] = ["HOME", "HOSTNAME", "PATH", "TERM", "container"];
+/// How much longer than its command's limit and grace a container may be there: it has to be made and removed too. In seconds.
+const AROUND: i64 = 600;
 /// Numbers the containers of this process.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Runs commands in containers of one image on this host.
 ///
-/// What a command gets: the image, read-only; an empty writable working directory and `/tmp` in memory; its declared files at the same paths
-/// as on this host, inputs read-only; no network unless it is declared; no capabilities, no new privileges; bounded memory and processes.
-/// What it does not get: any other file of this host, a variable that was not declared, an answer to a prompt.
+/// What a command gets: the image, read-only; an empty `/tmp` in memory; its declared files at the same paths as on this host, inputs
+/// read-only; no network unless it is declared; no capabilities, no new privileges; bounded memory and processes. What it does not get: any
+/// other file of this host, a variable that was not declared, an answer to a prompt. A file that it makes in its working directory without
+/// declaring it would be lost with the container, so that is an error (`Read-only file system`), unless the directory was made scratch space
+/// ([`with_scratch_dir`](Self::with_scratch_dir)).
 ///
 /// Inside, only the first process is asked to stop, as an engine signals no others; its end takes them all. A rootless engine maps users:
 /// there, user 0 is the one that the engine runs as ([`with_user`](Self::with_user)). Images are never pulled: an image that is missing is
@@ -68,7 +78,9 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 /// needs its small init program (Docker has one; Podman: catatonit), so that signals mean the same as elsewhere. Secrets are variables of
 /// the container: whoever may use the engine's socket can read them while it runs.
 ///
-/// Dropped, it is stopped and removed by a task of the runtime; if the process dies, by the next one ([`Engine::sweep`]).
+/// Dropped, it is stopped and removed by a task of the runtime; if the process dies, by the next one ([`Engine::sweep`]). So that this holds
+/// also for a process that the next one can't see, a container's time is always limited: a command without a limit of its own has one of a
+/// day ([`with_longest`](Self::with_longest)).
 #[derive(Debug, Clone)]
 pub struct ContainerExecutor {
     engine: Engine,
@@ -79,6 +91,8 @@ pub struct ContainerExecutor {
     memory: u64,
     pids: u32,
     scratch: u64,
+    scratch_dir: bool,
+    longest: SignedDuration,
     network: String,
     env_program: String,
     variables: Arc<OnceCell<BTreeSet<String>>>,
@@ -98,6 +112,8 @@ impl ContainerExecutor {
             memory: 512 << 20,
             pids: 512,
             scratch: 64 << 20,
+            scratch_dir: false,
+            longest: SignedDuration::from_hours(24),
             network: "bridge".to_owned(),
             env_program: "/usr/bin/env".to_owned(),
             variables: Arc::default(),
@@ -132,10 +148,25 @@ impl ContainerExecutor {
         self
     }
 
-    /// The same with this many bytes for each of `/tmp` and the working directory. They count as memory.
+    /// The same with this many bytes for `/tmp`, and for the working directory if that is scratch space. They count as memory.
     #[must_use]
     pub fn with_scratch(mut self, bytes: u64) -> Self {
         self.scratch = bytes;
+        self
+    }
+
+    /// The same with a working directory that can be written: what a command makes there without declaring it is in memory, and lost with
+    /// the container. For tools that keep intermediate files beside what they read.
+    #[must_use]
+    pub fn with_scratch_dir(mut self) -> Self {
+        self.scratch_dir = true;
+        self
+    }
+
+    /// The same with this limit for commands that have none of their own.
+    #[must_use]
+    pub fn with_longest(mut self, limit: SignedDuration) -> Self {
+        self.longest = limit;
         self
     }
 
@@ -217,6 +248,9 @@ impl ContainerExecutor {
         let secrets = command.secret_env.iter().map(|(name, value)| format!("{name}={}", value.expose()));
         let env = command.env.iter().map(|(name, value)| format!("{name}={value}")).chain(secrets).collect();
         let owner = (OWNER.to_owned(), Owner::this().to_string());
+        let limit = command.limit.unwrap_or(self.longest).as_secs();
+        let lifetime = limit.saturating_add(self.grace.as_secs()).saturating_add(AROUND);
+        let lifetime = (LIFETIME.to_owned(), lifetime.to_string());
         let labels = command.labels.iter().map(|(name, value)| (format!("flowline.{name}"), value.clone()));
         Ok(ContainerCreateBody {
             image: Some(self.image.reference().to_owned()),
@@ -225,7 +259,7 @@ impl ContainerExecutor {
             env: Some(env),
             working_dir: Some(command.dir.to_string_lossy().into_owned()),
             user: Some(self.user.clone()),
-            labels: Some(labels.chain([owner]).collect()),
+            labels: Some(labels.chain([owner, lifetime]).collect()),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             network_disabled: Some(!command.network),
@@ -254,7 +288,9 @@ impl ContainerExecutor {
         let mut empty = BTreeMap::from([("/tmp".to_owned(), scratch.clone())]);
         let mounted = command.reads.contains(whole) || command.writes.contains(whole);
         if !mounted && command.dir != Path::new("/") {
-            empty.insert(command.dir.to_string_lossy().into_owned(), scratch);
+            let read_only = "ro,nosuid,nodev,size=64k,mode=0555".to_owned();
+            let dir = if self.scratch_dir { scratch } else { read_only };
+            empty.insert(command.dir.to_string_lossy().into_owned(), dir);
         }
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         HostConfig {
@@ -274,17 +310,37 @@ impl ContainerExecutor {
     }
 
     async fn make(&self, command: &Command) -> Result<Container, ExecError> {
+        self.engine.sweep_once().await.map_err(|error| self.unreachable(command, error))?;
         let body = self.container(command, self.variables(command).await?)?;
-        let name = CreateContainerOptionsBuilder::new().name(&name_of(command)).build();
-        match self.docker().create_container(Some(name), body).await {
-            Ok(made) => Ok(Container {
-                engine: self.engine.clone(),
-                id: Some(made.id),
-                clock: Arc::clone(&self.clock),
-                grace: self.grace,
-                running: false,
-            }),
-            Err(source) => Err(self.refused(command, source)),
+        Container::make(&self.engine, name_of(command), body, &self.clock, self.grace)
+            .await
+            .map_err(|source| self.refused(command, source))
+    }
+
+    /// Attaches the outputs of a container that was made, and starts it.
+    async fn start(&self, container: &mut Container, command: &Command) -> Result<Printed, ExecError> {
+        let name = container.name();
+        let attach = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
+        let attached = self.docker().attach_container(&name, Some(attach)).await;
+        let printed = attached.map_err(|source| self.refused(command, source))?.output;
+        container.running = true;
+        self.docker().start_container(&name, None).await.map_err(|source| self.refused(command, source))?;
+        Ok(printed)
+    }
+
+    /// Waits for the engine to do `work`. Once the command should stop, it has the grace to answer: then it is known what there is to stop
+    /// or remove, else that is left to a task.
+    async fn or_stop<T>(
+        &self,
+        work: impl Future<Output = T> + Send,
+        stop: &mut BoxFuture<'_, Option<Stop>>,
+    ) -> Raced<T> {
+        match select(std::pin::pin!(work), stop).await {
+            Either::Left((done, _)) => Raced::Done(done),
+            Either::Right((None, work)) => Raced::Done(work.await),
+            Either::Right((Some(why), work)) => {
+                Raced::Stopped(why, before(work, &mut self.clock.sleep(self.grace)).await)
+            }
         }
     }
 
@@ -355,9 +411,21 @@ impl Executor for ContainerExecutor {
                 dir: command.shown_path(&command.dir),
             });
         }
-        self.engine.sweep_once().await.map_err(|error| self.unreachable(command, error))?;
-        let mut container = self.make(command).await?;
-        let ran = self.walk(&mut container, command, lines, cancel).await;
+        // What nobody can see the owner of is removed after its time, so nothing may take longer.
+        let mut limited = command.clone();
+        limited.limit.get_or_insert(self.longest);
+        let command = &limited;
+        let mut stop: BoxFuture<'_, Option<Stop>> = wish(command, cancel, &self.clock);
+        let mut container = match self.or_stop(self.make(command), &mut stop).await {
+            Raced::Done(made) => made?,
+            Raced::Stopped(why, made) => {
+                if let Some(Ok(container)) = made {
+                    container.remove().await.ok();
+                }
+                return Err(Output::new(command, lines).stopped(command, why, false));
+            }
+        };
+        let ran = self.walk(&mut container, command, lines, stop).await;
         let gone = container.remove().await;
         let exited = ran?;
         // It ended well, but something of it may be left: that is never passed over.
@@ -373,22 +441,25 @@ impl ContainerExecutor {
         container: &mut Container,
         command: &Command,
         lines: &mut dyn Lines,
-        cancel: &Cancel,
+        mut stop: BoxFuture<'_, Option<Stop>>,
     ) -> Result<Exited, ExecError> {
-        let id = container.id();
-        let attach = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
-        let attached = self.docker().attach_container(&id, Some(attach)).await;
-        let mut printed = attached.map_err(|source| self.refused(command, source))?.output;
-        self.docker().start_container(&id, None).await.map_err(|source| self.refused(command, source))?;
-        container.running = true;
+        let mut output = Output::new(command, lines);
+        let id = container.name();
+        let killed_before = memory::kills();
+        let mut printed = match self.or_stop(self.start(container, command), &mut stop).await {
+            Raced::Done(started) => started?,
+            Raced::Stopped(why, Some(Ok(printed))) => {
+                stop = std::future::ready(Some(why)).boxed();
+                printed
+            }
+            Raced::Stopped(why, _) => return Err(output.stopped(command, why, false)),
+        };
 
         let interrupted = |source: Error| ExecError::Interrupted {
             program: command.shown(),
             place: self.place(),
             source: source.into(),
         };
-        let mut output = Output::new(command, lines);
-        let mut stop: BoxFuture<'_, Option<Stop>> = wish(command, cancel, &self.clock);
         let (mut asked, mut killed, mut open) = (None, false, true);
         let mut ending = self.end_of(&id).boxed();
         let code = loop {
@@ -447,11 +518,11 @@ impl ContainerExecutor {
         if let Some(why) = asked {
             return Err(output.stopped(command, why, killed));
         }
-        if let Some(error) = self.not_started(command, code, output.last_line()) {
+        if let Some(error) = self.not_started(command, code, output.last_line(), output.only_line()) {
             return Err(error);
         }
-        let ending = self.ending(&id, code).await;
-        output.ended(command, ending, false)
+        let ending = self.ending(&id, code, killed_before).await;
+        output.ended(command, ending, 0)
     }
 
     async fn signal(&self, id: &str, signal: &str) {
@@ -469,16 +540,20 @@ impl ContainerExecutor {
         state.exit_code.filter(|_| ended && over).and_then(|code| i32::try_from(code).ok())
     }
 
-    async fn ending(&self, id: &str, code: i32) -> Ending {
-        let state = self.docker().inspect_container(id, None).await.ok().and_then(|found| found.state);
-        if state.and_then(|state| state.oom_killed).unwrap_or(false) {
-            return Ending::OutOfMemory(self.memory);
-        }
-        Ending::of_shell(code)
+    /// How a container ended by itself that began when the kernel had killed `before` times for want of memory.
+    async fn ending(&self, name: &str, code: i32, before: Option<u64>) -> Ending {
+        let ending = Ending::of_shell(code);
+        let Ok(found) = self.docker().inspect_container(name, None).await else { return ending };
+        let said = found.state.and_then(|state| state.oom_killed).unwrap_or(false);
+        let seen = || {
+            ending == Ending::Signal(9) && memory::killed_in(found.id.as_deref().unwrap_or_default(), before)
+        };
+        if code != 0 && (said || seen()) { Ending::OutOfMemory(self.memory) } else { ending }
     }
 
-    /// The last line tells a program that is not there from one that ends with the same code: `env` and the init programs say so.
-    fn not_started(&self, command: &Command, code: i32, last: &str) -> Option<ExecError> {
+    /// What was printed tells a program that is not there from one that ends with the same code: `env` and the init programs say so. `env`
+    /// then prints one line that names the program, and nothing else is printed; a command may run `env` too, but not for itself.
+    fn not_started(&self, command: &Command, code: i32, last: &str, only: &str) -> Option<ExecError> {
         let looked = || match command.env.get("PATH") {
             _ if command.program.contains('/') => format!("the image `{}`", self.image),
             Some(path) => format!("PATH `{path}` of the image `{}`", self.image),
@@ -488,7 +563,9 @@ impl ContainerExecutor {
             let looked = format!("the image `{}`; each command is started by it", self.image);
             return Some(ExecError::NoProgram { program: self.env_program.clone(), looked });
         }
-        if !last.contains("env: ") {
+        let names = |(open, close): (&str, &str)| only.contains(&format!("{open}{}{close}", command.shown()));
+        let quoted = [("'", "'"), ("\u{2018}", "\u{2019}"), ("exec ", ":")].into_iter().any(names);
+        if !only.contains("env: ") || !quoted {
             return None;
         }
         match code {
@@ -496,11 +573,20 @@ impl ContainerExecutor {
             126 => Some(ExecError::Start {
                 program: command.shown(),
                 kind: ErrorKind::Denied,
-                source: last.to_owned().into(),
+                source: only.to_owned().into(),
             }),
             _ => None,
         }
     }
+}
+
+/// What a container prints, as it comes.
+type Printed = BoxStream<'static, Result<LogOutput, Error>>;
+
+/// What the engine did, or why it does not matter any more and what it did all the same.
+enum Raced<T> {
+    Done(T),
+    Stopped(Stop, Option<T>),
 }
 
 enum Event {
@@ -527,44 +613,4 @@ fn name_of(command: &Command) -> String {
     }
     let start = Owner::this().started();
     format!("{name}-{}-{start}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A container that was made. Dropped before it was removed, a task stops and removes it.
-struct Container {
-    engine: Engine,
-    id: Option<String>,
-    clock: Arc<dyn Clock>,
-    grace: SignedDuration,
-    running: bool,
-}
-
-impl Container {
-    fn id(&self) -> String {
-        self.id.clone().unwrap_or_default()
-    }
-
-    async fn remove(mut self) -> Result<(), Error> {
-        let id = self.id();
-        let removed = self.engine.remove(&id).await;
-        self.id = None;
-        removed
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) else { return };
-        let (engine, clock, grace, running) =
-            (self.engine.clone(), Arc::clone(&self.clock), self.grace, self.running);
-        runtime.spawn(async move {
-            if running {
-                let options = KillContainerOptionsBuilder::new().signal("TERM").build();
-                engine.docker.kill_container(&id, Some(options)).await.ok();
-                let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
-                let ended = engine.docker.wait_container(&id, Some(options)).try_collect::<Vec<_>>();
-                select(ended, clock.sleep(grace)).await;
-            }
-            engine.remove(&id).await.ok();
-        });
-    }
 }

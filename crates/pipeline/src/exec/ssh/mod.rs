@@ -2,7 +2,8 @@
 //!
 //! One connection is kept and shared by all commands (OpenSSH's multiplexing); its socket lies in a private directory that goes with it. A
 //! session tells the far `/bin/sh` lines; what the command prints comes back as it is, and a mark that nobody can guess ends it.
-//! While the command runs, the far side listens: a wish to stop, and the end of the connection, both end the command's whole session.
+//! While the command runs, the far side listens: a wish to stop, and the end of the connection, both end the command with all that it
+//! started: its session, and on Linux whoever carries its [`MARK`](super::MARK), whatever session it made for itself.
 
 mod files;
 mod host;
@@ -37,6 +38,7 @@ use self::{
 use super::{
     Command, ExecError, Executor, ExecutorCapabilities, Exited, Lines, Stream,
     local::{before, wish},
+    marked::new_mark,
     output::{Ending, Output, Stop},
 };
 use crate::cancel::Cancel;
@@ -311,7 +313,7 @@ impl SshExecutor {
 #[async_trait]
 impl Executor for SshExecutor {
     fn capabilities(&self) -> ExecutorCapabilities {
-        ExecutorCapabilities { asks_all: true, ..ExecutorCapabilities::NONE }
+        ExecutorCapabilities { asks_all: true, tells_strays: true, ..ExecutorCapabilities::NONE }
     }
 
     async fn run(
@@ -333,8 +335,8 @@ impl Executor for SshExecutor {
         // Until the far side was told to start it, letting go is enough.
         let (carried, (session, mark)) =
             before(going, &mut cancel.cancelled().boxed()).await.ok_or_else(cancelled)??;
-        let script =
-            script::preamble(&mark, &self.root) + &script::run(command, carried.as_ref(), self.grace);
+        let script = script::preamble(&mark, &self.root)
+            + &script::run(command, carried.as_ref(), &new_mark(), self.grace);
         self.follow(session, &script, command, lines, cancel).await
     }
 }
@@ -431,7 +433,7 @@ impl SshExecutor {
 /// How the far side says that it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Said {
-    End { code: i32, strays: bool },
+    End { code: i32, strays: u32 },
     NoDirectory,
     NoProgram,
     NotExecutable,
@@ -443,9 +445,9 @@ impl Said {
     fn read(text: &str) -> Self {
         let words: Vec<&str> = text.split(' ').collect();
         match words.as_slice() {
-            ["end", code, strays] => match code.parse() {
-                Ok(code) => Self::End { code, strays: *strays == "1" },
-                Err(_) => Self::Other(text.to_owned()),
+            ["end", code, strays] => match (code.parse(), strays.parse()) {
+                (Ok(code), Ok(strays)) => Self::End { code, strays },
+                _ => Self::Other(text.to_owned()),
             },
             ["nodir"] => Self::NoDirectory,
             ["noprogram"] => Self::NoProgram,

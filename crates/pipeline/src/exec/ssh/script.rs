@@ -8,7 +8,7 @@ use std::{fmt::Write as _, path::Path};
 use flowline_core::SignedDuration;
 
 use super::files::Carried;
-use crate::exec::Command;
+use crate::exec::{Command, MARK};
 
 /// What the far side says on standard error once it reads lines: from then on, and not before, something may happen there.
 pub(super) const READY: &str = "flowline-ready-1";
@@ -72,9 +72,17 @@ pub(super) fn put<'a>(blobs: impl Iterator<Item = (&'a str, u64)>) -> String {
     script + "; rm -f \"$t\"; say end 0 0\n"
 }
 
-/// The whole of a command: its directory with its files, its environment, itself in a session of its own, whoever listens for the wish to
-/// stop it, its end, and what it wrote.
-pub(super) fn run(command: &Command, carried: Option<&Carried>, grace: SignedDuration) -> String {
+/// Who carries the mark of the command: `own` prints where the environment of each stands. `stop SIGNAL` signals them all; `reap` kills
+/// them until nobody new is found twice in a row (one in the middle of `exec` shows no environment), and counts them in `x`.
+const KIN: [&str; 3] = [
+    r#"own() { grep -lsF "$k" /proc/[0-9]*/environ; }"#,
+    r"stop() { kill -$1 -$c || kill -$1 $c; for p in $(own); do p=${p#/proc/}; kill -$1 ${p%/*}; done; }",
+    r#"reap() { x=0; z=; q=2; for y in 1 2 3 4 5 6 7 8 9; do q=$((q-1)); for p in $(own); do p=${p#/proc/}; p=${p%/*}; case " $z " in *" $p "*) ;; *) z="$z $p"; x=$((x+1)); q=2; kill -KILL $p;; esac; done; [ $q -gt 0 ] || break; done; kill -KILL -$c && [ ! -e /proc/$$/environ ] && x=1; }"#,
+];
+
+/// The whole of a command: its directory with its files, its environment with its mark, itself in a session of its own, whoever listens for
+/// the wish to stop it, its end, and what it wrote.
+pub(super) fn run(command: &Command, carried: Option<&Carried>, mark: &str, grace: SignedDuration) -> String {
     let mut script = String::new();
     let mut line = |text: &str| {
         script.push_str(text);
@@ -100,18 +108,20 @@ pub(super) fn run(command: &Command, carried: Option<&Carried>, grace: SignedDur
         line(&format!("cd {} 2>/dev/null || say nodir", quoted_path(&command.dir.to_string_lossy())));
     }
     line(&find_program(command));
+    line(&format!("k={}", quoted(&format!("{MARK}={mark}"))));
+    KIN.into_iter().for_each(&mut line);
     line("exec 3<&0");
     line(&start(command));
     let seconds = grace.as_secs_f64();
     // Nobody who listens may hold the outputs open.
     let listen = format!(
-        "(exec >/dev/null 2>&1; stop() {{ kill -$1 -$c || kill -$1 $c; }}; while IFS= read -r w; do case $w in T) stop TERM;; K) stop KILL;; esac; done; stop TERM; sleep {seconds} || sleep {}; stop KILL; tidy) <&3 & w=$!",
+        "(exec >/dev/null 2>&1; while IFS= read -r w; do case $w in T) stop TERM;; K) stop KILL;; esac; done; stop TERM; sleep {seconds} || sleep {}; stop KILL; tidy) <&3 & w=$!",
         seconds.ceil()
     );
     let fetch = carried.map(fetch).unwrap_or_default();
     // One line, as from here on the listener reads what else comes.
     line(&format!(
-        "{listen}; {{ wait $c; r=$?; x=0; kill -KILL -$c && x=1; kill -KILL $w; wait $w; }} 2>/dev/null; over end $r $x; {fetch}tidy; exit 0"
+        "{listen}; {{ wait $c; r=$?; reap; kill -KILL $w; wait $w; }} 2>/dev/null; over end $r $x; {fetch}tidy; exit 0"
     ));
     script
 }
@@ -141,6 +151,7 @@ fn start(command: &Command) -> String {
             let _ = write!(line, " -u {name}");
         }
     }
+    line.push_str(" \"$k\"");
     for (name, value) in &command.env {
         let _ = write!(line, " {}", quoted(&format!("{name}={value}")));
     }
@@ -194,15 +205,19 @@ mod tests {
     fn a_secret_stands_on_no_command_line_and_every_line_is_whole() {
         let secret = flowline_core::secret::Secret::new("hun'ter\n2");
         let command = Command::new("deploy", "/srv").arg("a\nb").env("X.Y", "1").secret_env("KEY", secret);
-        let script = run(&command, None, SignedDuration::from_millis(300));
+        let script = run(&command, None, "0-1.", SignedDuration::from_millis(300));
         insta::assert_snapshot!(script, @r#"
         s=$(command -v setsid) || say nosetsid; e=$(command -v env)
         d=; tidy() { :; }
         cd '/srv' 2>/dev/null || say nodir
         (PATH='/bin:/usr/bin'; command -v 'deploy') >/dev/null 2>&1 || { tidy; say noprogram; }
+        k='FLOWLINE_MARK=0-1.'
+        own() { grep -lsF "$k" /proc/[0-9]*/environ; }
+        stop() { kill -$1 -$c || kill -$1 $c; for p in $(own); do p=${p#/proc/}; kill -$1 ${p%/*}; done; }
+        reap() { x=0; z=; q=2; for y in 1 2 3 4 5 6 7 8 9; do q=$((q-1)); for p in $(own); do p=${p#/proc/}; p=${p%/*}; case " $z " in *" $p "*) ;; *) z="$z $p"; x=$((x+1)); q=2; kill -KILL $p;; esac; done; [ $q -gt 0 ] || break; done; kill -KILL -$c && [ ! -e /proc/$$/environ ] && x=1; }
         exec 3<&0
-        (KEY='hun'\''ter'"$n"'2'; export KEY; exec "$s" "$e" -u PATH -u LC_ALL -u PWD -u OLDPWD -u SHLVL -u _ 'X.Y=1' 'deploy' 'a'"$n"'b' </dev/null 3<&-) & c=$!
-        (exec >/dev/null 2>&1; stop() { kill -$1 -$c || kill -$1 $c; }; while IFS= read -r w; do case $w in T) stop TERM;; K) stop KILL;; esac; done; stop TERM; sleep 0.3 || sleep 1; stop KILL; tidy) <&3 & w=$!; { wait $c; r=$?; x=0; kill -KILL -$c && x=1; kill -KILL $w; wait $w; } 2>/dev/null; over end $r $x; tidy; exit 0
+        (KEY='hun'\''ter'"$n"'2'; export KEY; exec "$s" "$e" -u PATH -u LC_ALL -u PWD -u OLDPWD -u SHLVL -u _ "$k" 'X.Y=1' 'deploy' 'a'"$n"'b' </dev/null 3<&-) & c=$!
+        (exec >/dev/null 2>&1; while IFS= read -r w; do case $w in T) stop TERM;; K) stop KILL;; esac; done; stop TERM; sleep 0.3 || sleep 1; stop KILL; tidy) <&3 & w=$!; { wait $c; r=$?; reap; kill -KILL $w; wait $w; } 2>/dev/null; over end $r $x; tidy; exit 0
         "#);
     }
 }

@@ -11,7 +11,11 @@ use futures_util::{
 };
 use serde_json::Value;
 
-use super::bench::{Bench, polled};
+use super::{
+    super::Verdict::{DoesNotApply, Holds},
+    bench::{Bench, polled},
+};
+use crate::testkit::Outcome;
 use crate::{
     cancel::Cancel,
     plan::{Action, Effect, Undo},
@@ -20,7 +24,7 @@ use crate::{
 
 /// Makes a fresh world.
 pub(super) type Make<'a> = dyn Fn() -> LocalBoxFuture<'a, Result<Bench, String>> + 'a;
-type Outcome = Result<(), String>;
+
 type Check = for<'a> fn(&'a Make<'a>) -> LocalBoxFuture<'a, Outcome>;
 
 pub(super) const CASES: &[(&str, Check)] = &[
@@ -46,7 +50,7 @@ pub(super) const CASES: &[(&str, Check)] = &[
 ];
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Outcome {
-    if found == expected { Ok(()) } else { Err(format!("{what}: {found:?} instead of {expected:?}")) }
+    if found == expected { Ok(Holds) } else { Err(format!("{what}: {found:?} instead of {expected:?}")) }
 }
 
 async fn parameters(make: &Make<'_>) -> Outcome {
@@ -57,10 +61,10 @@ async fn parameters(make: &Make<'_>) -> Outcome {
 async fn unknown_parameter(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     let mut params = bench.params.clone();
-    let Value::Object(fields) = &mut params else { return Ok(()) };
+    let Value::Object(fields) = &mut params else { return Ok(DoesNotApply) };
     fields.insert("mistyped".to_owned(), Value::Bool(true));
     match bench.reread_spec(params) {
-        Err(_) => Ok(()),
+        Err(_) => Ok(Holds),
         Ok(_) => Err("`mistyped` was read; use `#[serde(deny_unknown_fields)]`".to_owned()),
     }
 }
@@ -94,7 +98,7 @@ async fn preview_shows(make: &Make<'_>) -> Outcome {
             return Err(format!("`{resource}` is touched and not shown"));
         }
     }
-    Ok(())
+    Ok(Holds)
 }
 
 async fn keeps(make: &Make<'_>) -> Outcome {
@@ -103,14 +107,14 @@ async fn keeps(make: &Make<'_>) -> Outcome {
     // A second plan of the same: what now says that it keeps everything must keep it.
     let preview = bench.preview().await?;
     if preview.action != Action::Keep {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let before = bench.world();
     let output = bench.run(2).await?;
     same("the world", &bench.world(), &before)?;
     match preview.known {
         Some(known) => same("the output that was known before", &output, &known),
-        None => Ok(()),
+        None => Ok(Holds),
     }
 }
 
@@ -127,7 +131,7 @@ async fn moves(make: &Make<'_>) -> Outcome {
             return Err(format!("`{}` was changed and looks as before", seen.resource));
         }
     }
-    Ok(())
+    Ok(Holds)
 }
 
 async fn output(make: &Make<'_>) -> Outcome {
@@ -139,7 +143,7 @@ async fn output(make: &Make<'_>) -> Outcome {
 async fn pure(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     if bench.bound.effect() != Effect::Pure {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let before = bench.world();
     bench.run(1).await?;
@@ -149,7 +153,7 @@ async fn pure(make: &Make<'_>) -> Outcome {
 async fn twice(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     if !matches!(bench.bound.effect(), Effect::Idempotent { .. }) {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let output = bench.run(1).await?;
     let once = bench.world();
@@ -161,22 +165,22 @@ async fn twice(make: &Make<'_>) -> Outcome {
 async fn probe_before(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     if bench.bound.effect() != Effect::Probed {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let (before, nothing_to_do) = (bench.world(), bench.preview().await?.action == Action::Keep);
     let said = bench.probe().await?;
     same("the world after the probe", &bench.world(), &before)?;
     match said {
-        Happened::Yes(_) if nothing_to_do => Ok(()),
+        Happened::Yes(_) if nothing_to_do => Ok(Holds),
         Happened::Yes(output) => Err(format!("it said that it happened, with {output}")),
-        Happened::No | Happened::Unknown(_) => Ok(()),
+        Happened::No | Happened::Unknown(_) => Ok(Holds),
     }
 }
 
 async fn probe_after(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     if bench.bound.effect() != Effect::Probed {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let output = bench.run(1).await?;
     let before = bench.world();
@@ -185,7 +189,7 @@ async fn probe_after(make: &Make<'_>) -> Outcome {
     match said {
         Happened::Yes(found) => same("its output", &found, &output),
         Happened::No => Err("it said that it did not happen".to_owned()),
-        Happened::Unknown(_) => Ok(()),
+        Happened::Unknown(_) => Ok(Holds),
     }
 }
 
@@ -197,7 +201,7 @@ fn cuts() -> impl Iterator<Item = usize> {
 async fn cut_short(make: &Make<'_>) -> Outcome {
     let whole = make().await?;
     if whole.bound.effect() == Effect::Once {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     whole.run(1).await?;
     for cut in cuts() {
@@ -218,13 +222,13 @@ async fn cut_short(make: &Make<'_>) -> Outcome {
             break;
         }
     }
-    Ok(())
+    Ok(Holds)
 }
 
 async fn undo(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     if bench.bound.undoing() != Undo::Compensate {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let before = bench.world();
     let output = bench.run(1).await?;
@@ -237,7 +241,7 @@ async fn undo(make: &Make<'_>) -> Outcome {
 async fn undo_nothing(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     if bench.bound.undoing() != Undo::Compensate {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let before = bench.world();
     bench.undo(None).await?;
@@ -248,7 +252,7 @@ async fn undo_cut(make: &Make<'_>) -> Outcome {
     for cut in cuts() {
         let bench = make().await?;
         if bench.bound.undoing() != Undo::Compensate {
-            return Ok(());
+            return Ok(DoesNotApply);
         }
         let before = bench.world();
         let ended = bench.cut(cut).await?;
@@ -259,20 +263,20 @@ async fn undo_cut(make: &Make<'_>) -> Outcome {
             break;
         }
     }
-    Ok(())
+    Ok(Holds)
 }
 
 async fn denied(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     if bench.bound.touches().is_empty() {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let before = bench.world();
     let context = bench.context_granted(1, &Cancel::new(), Vec::new());
     let said = bench.run_in(&context).await;
     same("the world", &bench.world(), &before)?;
     match said {
-        Err(error) if error.kind() == ErrorKind::Denied => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Denied => Ok(Holds),
         Err(error) => Err(format!("its error is of kind `{}`: {}", error.kind(), chain(&error))),
         Ok(_) => Err("it ran; ask for `context.granted(resource)` before each effect".to_owned()),
     }
@@ -298,13 +302,13 @@ async fn cancelled(make: &Make<'_>) -> Outcome {
             Either::Right(_) => return Err(format!("it went on for {SOON:#}")),
         }
     }
-    Ok(())
+    Ok(Holds)
 }
 
 async fn secrets(make: &Make<'_>) -> Outcome {
     let bench = make().await?;
     if bench.secrets.is_empty() {
-        return Ok(());
+        return Ok(DoesNotApply);
     }
     let mut seen = vec![
         ("its `Debug`", format!("{:?}", bench.bound)),
@@ -327,5 +331,5 @@ async fn secrets(make: &Make<'_>) -> Outcome {
             return Err(format!("{place} shows one: {}", String::from_utf8_lossy(&masked)));
         }
     }
-    Ok(())
+    Ok(Holds)
 }

@@ -3,13 +3,11 @@
 //! ```
 //! use flowline_pipeline::{steps::{Pause, PauseStep}, testkit::{self, StepTrial}};
 //! # async fn example() {
-//! let broken = testkit::step(async || StepTrial::new(PauseStep, Pause { ms: 0 }, || "nothing to see")).await;
-//! assert!(broken.is_empty(), "{broken:#?}");
+//! testkit::step(async || StepTrial::new(PauseStep, Pause { ms: 0 }, || "nothing to see")).await.assert();
 //! # }
 //! ```
 //!
-//! A step that gives secrets no chance to leak, can't be undone, or acts once only has fewer promises to keep; the cases that do not
-//! apply hold.
+//! A step that is given no secrets, can't be undone, or acts once only has fewer promises to keep; the report names those that do not apply.
 
 mod bench;
 mod cases;
@@ -21,6 +19,7 @@ use flowline_core::{
     clock::{Clock, SystemClock},
     secret::Secret,
     store::{MemoryStore, Store},
+    testkit::Report,
 };
 use futures_util::{
     FutureExt,
@@ -28,8 +27,8 @@ use futures_util::{
 };
 use serde_json::Value;
 
-use super::Broken;
-use crate::step::{Secrets, Step};
+use super::{Broken, Outcome, note};
+use crate::step::{Secrets, Spec as _, Step};
 use bench::Bench;
 pub(in crate::testkit) use bench::polled;
 
@@ -112,13 +111,15 @@ impl<S: Step> fmt::Debug for StepTrial<S> {
 /// Nobody waits longer than this for one case.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
-/// Runs all cases, each in worlds that `make` makes fresh. Answers the promises that were broken.
-pub async fn step<S: Step>(make: impl AsyncFn() -> StepTrial<S>) -> Vec<Broken> {
-    let mut broken = Vec::new();
+/// Runs all cases, each in worlds that `make` makes fresh.
+pub async fn step<S: Step>(make: impl AsyncFn() -> StepTrial<S>) -> Report {
+    let mut report = Report::new("step", S::Spec::KIND);
     for promise in step_promises() {
-        broken.extend(step_promise(&make, promise).await);
+        if let Some((promise, checked)) = checked(&make, promise).await {
+            note(&mut report, promise, checked);
+        }
     }
-    broken
+    report
 }
 
 /// Every promise that [`step`] checks.
@@ -126,14 +127,22 @@ pub fn step_promises() -> impl Iterator<Item = &'static str> {
     cases::CASES.iter().map(|(promise, _)| *promise)
 }
 
-/// Checks one of [`step_promises`]. `None` if it holds, or is none of them.
+/// Checks one of [`step_promises`]. `None` if it holds, does not apply, or is none of them.
 pub async fn step_promise<S: Step>(make: impl AsyncFn() -> StepTrial<S>, promise: &str) -> Option<Broken> {
+    let (promise, checked) = checked(&make, promise).await?;
+    checked.err().map(|seen| Broken { promise, seen })
+}
+
+async fn checked<S: Step>(
+    make: &impl AsyncFn() -> StepTrial<S>,
+    promise: &str,
+) -> Option<(&'static str, Outcome)> {
     let (promise, check) = *cases::CASES.iter().find(|(known, _)| *known == promise)?;
     let fresh = || async { Bench::new(make().await).await }.boxed_local();
     let checked = check(&fresh);
-    let seen = match select(checked, SystemClock.sleep(PATIENCE)).await {
-        Either::Left((result, _)) => result.err(),
-        Either::Right(_) => Some("it did not end".to_owned()),
+    let outcome = match select(checked, SystemClock.sleep(PATIENCE)).await {
+        Either::Left((result, _)) => result,
+        Either::Right(_) => Err("it did not end".to_owned()),
     };
-    seen.map(|seen| Broken { promise, seen })
+    Some((promise, outcome))
 }
