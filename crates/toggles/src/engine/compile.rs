@@ -366,7 +366,12 @@ fn one_of(names: Vec<Name>, scalars: bool) -> Op {
 }
 
 fn block(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    // Each half is parsed on its own, so that a leading zero (octal to some) is an error in both forms.
+    let address = |text: &str| text.parse::<IpAddr>().ok();
+    match text.split_once('/') {
+        Some((start, length)) => IpNet::new(address(start)?, length.parse().ok()?).ok(),
+        None => address(text).map(IpNet::from),
+    }
 }
 
 fn bucket(bucketing: Bucketing) -> Bucket {

@@ -131,24 +131,21 @@ impl Format for Unleash {
 }
 
 /// A context in Unleash's own shape: `userId`, `sessionId`, `remoteAddress`, `environment`, `appName`, `currentTime` and `properties`.
-/// A property that has the name of one of the six counts for nothing.
+/// A property that has the name of one of the six counts for the field if that is absent; any other field counts as a property.
 pub fn context(unleash: &Value) -> Context {
-    const FIELDS: [&str; 5] = ["sessionId", "remoteAddress", "environment", "appName", "currentTime"];
-    let mut context = Context::anonymous();
-    if let Some(key) = unleash.get("userId") {
-        context = context.with_key(key.clone());
-    }
-    for field in FIELDS {
-        if let Some(value) = unleash.get(field) {
-            context = context.with(field, value.clone());
+    const FIELDS: [&str; 6] =
+        ["userId", "sessionId", "remoteAddress", "environment", "appName", "currentTime"];
+    let entries = |value: Option<&'_ Value>| value.and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut all = entries(unleash.get("properties"));
+    for (name, value) in entries(Some(unleash)) {
+        if FIELDS.contains(&&*name) || value.as_str().is_some() {
+            all.insert(name, value);
         }
     }
-    for (name, value) in unleash.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        if **name != *"userId" && !FIELDS.contains(&&**name) {
-            context = context.with(name, value.clone());
-        }
-    }
-    context
+    all.into_iter().fold(Context::anonymous(), |context, (name, value)| match &*name {
+        "userId" => context.with_key(value),
+        _ => context.with(&*name, value),
+    })
 }
 
 /// What Unleash's `getVariant` says.

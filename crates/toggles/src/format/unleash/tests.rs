@@ -79,9 +79,9 @@ fn versions_are_strict_on_both_sides_and_follow_the_order_of_semver() {
 #[test]
 fn networks_work_on_any_field_and_skip_what_is_none() {
     let ruleset = constrained(
-        r#"{"contextName": "ip", "operator": "IN_CIDR", "values": ["nonsense", "10.1.2.3/8", "2001:db8::/32"]}"#,
+        r#"{"contextName": "ip", "operator": "IN_CIDR", "values": ["nonsense", "011.0.0.0/8", "10.1.2.3/8", "2001:db8::/32"]}"#,
     );
-    assert_eq!(ruleset.warnings().len(), 1);
+    assert_eq!(ruleset.warnings().len(), 2);
     for (address, expected) in
         [("10.200.0.1", true), ("11.0.0.1", false), ("2001:db8::1", true), ("x", false), ("", false)]
     {
@@ -312,14 +312,20 @@ fn events_are_applied_to_what_is_there() {
 }
 
 #[test]
-fn contexts_in_unleashs_shape_keep_properties_apart() {
-    let json = serde_json::from_str(
-        r#"{"userId": "u", "appName": "a", "properties": {"appName": "b", "userId": "v", "x": "1", "y": null}}"#,
-    )
-    .unwrap();
-    let context = context(&json);
-    assert_eq!(context.key(), Some("u"));
-    assert_eq!(context.attribute("appName").and_then(Value::as_str), Some("a"));
-    assert_eq!(context.attribute("x").and_then(Value::as_str), Some("1"));
-    assert!(context.attribute("y").is_none());
+fn a_contexts_field_counts_before_a_property_of_its_name() {
+    let read = |text| context(&serde_json::from_str(text).unwrap());
+    let both = read(
+        r#"{"userId": "u", "appName": "a", "other": "o", "odd": {},
+            "properties": {"appName": "b", "userId": "v", "x": "1", "y": null, "other": "p"}}"#,
+    );
+    let attribute =
+        |context: &Context, name| context.attribute(name).and_then(Value::as_str).map(str::to_owned);
+    assert_eq!(both.key(), Some("u"));
+    assert_eq!(attribute(&both, "appName").as_deref(), Some("a"));
+    assert_eq!(attribute(&both, "x").as_deref(), Some("1"));
+    assert_eq!(attribute(&both, "other").as_deref(), Some("o"));
+    assert!(["y", "odd", "properties"].into_iter().all(|name| both.attribute(name).is_none()));
+    let properties = read(r#"{"properties": {"appName": "b", "userId": "v"}}"#);
+    assert_eq!(properties.key(), Some("v"));
+    assert_eq!(attribute(&properties, "appName").as_deref(), Some("b"));
 }
