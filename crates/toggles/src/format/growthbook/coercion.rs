@@ -61,7 +61,12 @@ pub(super) fn number(value: &Value) -> f64 {
 }
 
 fn parsed(text: &str) -> f64 {
-    let text = text.trim();
+    let text = text.trim_matches(|one: char| one.is_whitespace() && one != '\u{85}' || one == '\u{feff}');
+    for (prefix, radix) in [("0x", 16), ("0X", 16), ("0o", 8), ("0O", 8), ("0b", 2), ("0B", 2)] {
+        if let Some(digits) = text.strip_prefix(prefix) {
+            return in_radix(digits, radix);
+        }
+    }
     match text {
         "" => 0.0,
         "Infinity" | "+Infinity" => f64::INFINITY,
@@ -71,6 +76,14 @@ fn parsed(text: &str) -> f64 {
         }
         _ => f64::NAN,
     }
+}
+
+/// Digits without a sign; NaN if there is anything else, or nothing.
+fn in_radix(digits: &str, radix: u32) -> f64 {
+    let number = digits.chars().try_fold(0.0, |number: f64, digit| {
+        Some(number.mul_add(f64::from(radix), f64::from(digit.to_digit(radix)?)))
+    });
+    number.filter(|_| !digits.is_empty()).unwrap_or(f64::NAN)
 }
 
 /// `===` of scalars. Lists and objects equal nothing, as different ones never do there.
@@ -83,8 +96,10 @@ pub(super) fn strictly_equal(a: &Value, b: &Value) -> bool {
 
 /// How `<` and its like compare; `None`: none of them holds.
 pub(super) fn compared(a: &Value, b: &Value) -> Option<Ordering> {
-    if let (Value::Text(a), Value::Text(b)) = (a, b) {
-        return Some(by_units(a, b));
+    // Lists and objects count as their texts.
+    let textual = |value: &Value| matches!(value, Value::Text(_) | Value::List(_) | Value::Object(_));
+    if textual(a) && textual(b) {
+        return Some(by_units(&text(a), &text(b)));
     }
     number(a).partial_cmp(&number(b))
 }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     address::{Target, UrlPattern},
     coercion::truthy,
-    condition::{self, Cond, Groups, Reader},
+    condition::{Cond, Groups, Reader},
     document,
     experiment::{Bandit, Experiment, Gate, Leaf, Meta, Parent, Rollout, Status},
+    pattern,
     placing::{Attribute, Filter, Namespace, Placing, ranges},
 };
 use crate::{
@@ -74,8 +75,11 @@ impl<'a> Compiler<'a, '_> {
                 when.push(parent_condition(self, false));
             }
         }
-        let filters: Vec<_> = rule.filters.iter().map(filter).collect();
-        when.extend(filters.iter().cloned().map(|filter| Condition::Custom(Arc::new(filter))));
+        let filters: Option<Vec<_>> = rule.filters.as_ref().map(|all| all.iter().map(filter).collect());
+        when.extend(filters.iter().flatten().cloned().map(|filter| Condition::Custom(Arc::new(filter))));
+        if rule.variations.is_some() || rule.contextual_variations.is_some() {
+            self.sticks(&rule);
+        }
         let id = Some(rule.id.as_str()).filter(|id| !id.is_empty()).map(Into::into);
         let then = if let Some(force) = rule.force.take() {
             if rule.tracks.as_list().is_some_and(|tracks| !tracks.is_empty()) {
@@ -110,7 +114,15 @@ impl<'a> Compiler<'a, '_> {
         } else {
             let plain = rule.variations.take();
             let Some(values) = rule.contextual_variations.take().or(plain) else {
-                return self.warnings.push(Warning::of(flag, at, "it serves nothing; the rule is skipped"));
+                self.warnings.push(Warning::of(flag, at, "it serves nothing; the rule is skipped"));
+                // Whether its prerequisites depend on this feature shows all the same.
+                if !when.is_empty() {
+                    rules.push(Rule {
+                        on_broken: OnBroken::Fault(FaultCode::General),
+                        ..Rule::new(Condition::All(when), Outcome::GoOn)
+                    });
+                }
+                return;
             };
             let experiment = self.experiment(flag, rule, values, raw, at, filters, variants, false);
             Outcome::Custom(Arc::new(experiment))
@@ -125,8 +137,9 @@ impl<'a> Compiler<'a, '_> {
     /// A flag that runs an experiment of its own.
     pub(super) fn bare(&mut self, raw: Raw<'a>, mut rule: document::Rule<'a>) -> Flag {
         let key = rule.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default();
+        self.sticks(&rule);
         let values = rule.variations.take().unwrap_or_default();
-        let filters = rule.filters.iter().map(filter).collect();
+        let filters = rule.filters.as_ref().map(|all| all.iter().map(filter).collect());
         let mut variants = Vec::new();
         let experiment = self.experiment(&key, rule, values, raw, "", filters, &mut variants, true);
         if variants.is_empty() {
@@ -147,7 +160,7 @@ impl<'a> Compiler<'a, '_> {
         values: Vec<Value>,
         raw: Raw<'a>,
         at: &str,
-        filters: Vec<Filter>,
+        filters: Option<Vec<Filter>>,
         variants: &mut Vec<Variant>,
         bare: bool,
     ) -> Experiment {
@@ -160,23 +173,25 @@ impl<'a> Compiler<'a, '_> {
         }
         let attribute = Attribute::or_id(rule.hash_attribute.as_ref().map(Text::as_str));
         let fallback = fallback(&rule);
-        self.sticky.insert(attribute.text.to_string());
-        self.sticky.extend(fallback.as_ref().map(|fallback| fallback.text.to_string()));
         let coverage = rule.coverage.unwrap_or(1.0);
         let bandit = rule.contextual_bandit_ref.as_ref().and_then(|name| self.bandits.get(name.as_str()));
+        let ranges =
+            |weights: Option<&[f64]>| rule.ranges.clone().unwrap_or_else(|| ranges(count, coverage, weights));
         let bandit = bandit.map(|bandit| {
             let leaves = bandit.contexts.iter().enumerate().map(|(number, leaf)| Leaf {
                 condition: truthy(&leaf.condition).then(|| {
                     self.condition(flag, &leaf.condition, &format!("{at}/contextualBandit/{number}"), true)
                 }),
                 id: leaf.id.clone(),
-                ranges: ranges(count, coverage, Some(&leaf.weights)),
+                ranges: ranges(Some(&leaf.weights)),
                 weights: leaf.weights.clone(),
+                echoed: true,
             });
             let leaves = leaves.collect();
             let weights = rule.weights.clone().unwrap_or_else(|| super::placing::equal_weights(count));
-            let ranges = ranges(count, coverage, Some(&weights));
-            let otherwise = Leaf { condition: None, id: (-1).into(), weights, ranges };
+            let ranges = ranges(Some(&weights));
+            let echoed = rule.weights.is_some();
+            let otherwise = Leaf { condition: None, id: (-1).into(), weights, echoed, ranges };
             Bandit { version: bandit.bandit_version.clone(), leaves, otherwise }
         });
         let condition = truthy(&rule.condition)
@@ -187,23 +202,28 @@ impl<'a> Compiler<'a, '_> {
             let condition = self.condition(flag, &parent.condition, &at, false);
             parents.push(Parent { feature: parent.id.as_str().into(), condition, negate: false });
         }
-        let mut regex = |text: &str, at: String| match condition::pattern(text, false) {
+        let warnings = &mut *self.warnings;
+        let mut regex = |text: &str, at: &str, meaning: &str| match pattern::pattern(text, false) {
             Ok(regex) => Some(regex),
             Err(problem) => {
-                self.warnings.push(Warning::of(flag, at, format!("{problem}; it is not asked")));
+                warnings.push(Warning::of(flag, at, format!("{problem}; {meaning}")));
                 None
             }
         };
-        let url = rule.url.as_ref().and_then(|url| regex(url.as_str(), format!("{at}/url")));
-        let url_patterns = rule.url_patterns.iter().enumerate().map(|(number, pattern)| UrlPattern {
-            include: pattern.include,
-            target: match pattern.kind.as_str() {
-                "regex" => regex(pattern.pattern.as_str(), format!("{at}/urlPatterns/{number}"))
-                    .map_or(Target::Never, Target::Regex),
-                _ => Target::Simple(pattern.pattern.as_str().into()),
-            },
+        let url =
+            rule.url.as_ref().and_then(|url| regex(url.as_str(), &format!("{at}/url"), "it is not asked"));
+        let url_patterns = rule.url_patterns.as_ref().map(|all| {
+            let all = all.iter().enumerate().map(|(number, pattern)| {
+                let (at, text) = (format!("{at}/urlPatterns/{number}"), pattern.pattern.as_str());
+                let target = match pattern.kind.as_str() {
+                    "regex" => regex(text, &at, "it fits no page").map_or(Target::Never, Target::Regex),
+                    "simple" => Target::Simple(text.into()),
+                    _ => Target::Never,
+                };
+                UrlPattern { include: pattern.include, target }
+            });
+            all.collect()
         });
-        let url_patterns = url_patterns.collect();
         let seed = rule.seed.as_ref().map(Text::as_str).filter(|seed| !seed.is_empty()).unwrap_or(key);
         Experiment {
             bare,
@@ -211,11 +231,12 @@ impl<'a> Compiler<'a, '_> {
             count,
             placing: Placing::new(seed, version(rule.hash_version, 1.0)),
             attribute,
+            remembers: fallback.clone().unwrap_or_else(|| Attribute::or_id(None)),
             fallback,
             sticky: !rule.disable_sticky_bucketing,
             bucket_version: rule.bucket_version.unwrap_or(0),
             min_bucket_version: rule.min_bucket_version.unwrap_or(0),
-            ranges: rule.ranges.unwrap_or_else(|| ranges(count, coverage, rule.weights.as_deref())),
+            ranges: ranges(rule.weights.as_deref()),
             filters,
             namespace: rule.namespace.map(|(id, from, to)| Namespace::new(id.as_str(), from, to)),
             condition,
@@ -246,6 +267,14 @@ impl<'a> Compiler<'a, '_> {
         }
     }
 
+    /// Keeps the attributes under which documents of sticky buckets are to be loaded for a rule.
+    fn sticks(&mut self, rule: &document::Rule<'_>) {
+        let texts =
+            [&rule.hash_attribute, &rule.fallback_attribute].map(|text| text.as_ref().map(Text::as_str));
+        self.sticky.insert(Attribute::or_id(texts[0]).text.to_string());
+        self.sticky.extend(texts[1].filter(|text| !text.is_empty()).map(str::to_owned));
+    }
+
     fn condition(&mut self, flag: &str, condition: &Value, at: &str, with_groups: bool) -> Cond {
         let mut reader = Reader::new(with_groups.then_some(self.groups));
         let cond = reader.condition(condition);
@@ -274,13 +303,12 @@ fn version(given: Option<f64>, default: f64) -> f64 {
 
 /// The experiment as results repeat it: its variations and key, and what else was set.
 fn echo(raw: Raw<'_>, key: &str, values: &[Value]) -> Value {
-    const REPEATED: [&str; 14] = [
+    const PRESENT: [&str; 3] = ["coverage", "bucketVersion", "minBucketVersion"];
+    const REPEATED: [&str; 12] = [
         "weights",
         "hashAttribute",
         "fallbackAttribute",
         "disableStickyBucketing",
-        "bucketVersion",
-        "minBucketVersion",
         "namespace",
         "meta",
         "ranges",
@@ -291,14 +319,13 @@ fn echo(raw: Raw<'_>, key: &str, values: &[Value]) -> Value {
         "filters",
     ];
     let rule = serde_json::from_str::<Value>(raw.get()).unwrap_or_default();
-    let set = |name: &str| {
-        rule.get(name).filter(|value| truthy(value)).map(|value| (name.to_owned(), value.clone()))
-    };
+    let given = |name: &str| rule.get(name).map(|value| (name.to_owned(), value.clone()));
+    let set = |name: &str| given(name).filter(|(_, value)| truthy(value));
     let mut entries = vec![
         ("variations".to_owned(), Value::list(values.iter().cloned())),
         ("key".to_owned(), Value::from(key)),
     ];
-    entries.extend(rule.get("coverage").map(|value| ("coverage".to_owned(), value.clone())));
+    entries.extend(PRESENT.iter().filter_map(|name| given(name)));
     entries.extend(REPEATED.iter().chain(&["condition"]).filter_map(|name| set(name)));
     Value::object(entries)
 }

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use super::{
     coercion::{self, truthy},
+    pattern::pattern,
     placing::ID,
     version::Padded,
 };
@@ -18,9 +19,6 @@ use crate::{
 
 /// How deep conditions may be nested; deeper ones are false.
 const MAX_NESTING: usize = 24;
-
-/// How large a compiled pattern may become, in bytes.
-const MAX_PATTERN: usize = 1 << 20;
 
 static NULL: Value = Value::Null;
 
@@ -74,6 +72,8 @@ impl Path {
 
 fn step<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
     match value {
+        // An index is written one way only: `0`, not `00` or `+0`.
+        Value::List(_) if key.len() > 1 && !key.starts_with(|first: char| matches!(first, '1'..='9')) => None,
         Value::List(values) => values.get(key.parse::<usize>().ok()?),
         other => other.get(key),
     }
@@ -345,6 +345,12 @@ impl<'g> Reader<'g> {
             ));
             return Cond::Any(Vec::new());
         }
+        if condition.as_str().is_some_and(|text| !text.is_empty())
+            || condition.as_list().is_some_and(|list| !list.is_empty())
+        {
+            self.problems.push(format!("a condition is a {}, not an object; it is false", condition.kind()));
+            return Cond::Any(Vec::new());
+        }
         self.depth += 1;
         let entries = condition.as_object().into_iter().flatten();
         let mut all: Vec<_> = entries.map(|(key, value)| self.entry(key, value)).collect();
@@ -360,7 +366,11 @@ impl<'g> Reader<'g> {
 
     fn entry(&mut self, key: &str, value: &Value) -> Cond {
         let list = |reader: &mut Self| -> Vec<Cond> {
-            value.as_list().unwrap_or_default().iter().map(|one| reader.condition(one)).collect()
+            match value {
+                Value::List(list) => list.iter().map(|one| reader.condition(one)).collect(),
+                Value::Text(text) if !text.is_empty() => vec![reader.condition(value)],
+                _ => Vec::new(),
+            }
         };
         match key {
             "$and" => Cond::All(list(self)),
@@ -439,11 +449,14 @@ impl<'g> Reader<'g> {
             "$elemMatch" => Op::ElementObject(Box::new(self.condition(with))),
             "$size" => Op::Size(Box::new(self.value(with, false))),
             "$exists" => Op::Exists(truthy(with)),
-            "$type" => Op::Type(coercion::text(with).into()),
             "$not" => not(self.value(with, false)),
-            "$regex" | "$regexi" => match pattern(&coercion::text(with), name == "$regexi") {
-                Ok(regex) => Op::Pattern(regex),
-                Err(problem) => self.never(format!("{problem}; `{name}` is false")),
+            "$type" | "$regex" | "$regexi" => match (with.as_str(), name) {
+                (None, _) => self.never(format!("`{name}` needs a text, not a {}; it is false", with.kind())),
+                (Some(text), "$type") => Op::Type(text.into()),
+                (Some(text), _) => match pattern(text, name == "$regexi") {
+                    Ok(regex) => Op::Pattern(regex),
+                    Err(problem) => self.never(format!("{problem}; `{name}` is false")),
+                },
             },
             unknown => self.never(format!("unknown operator `{unknown}`; it is false")),
         }
@@ -453,22 +466,6 @@ impl<'g> Reader<'g> {
         self.problems.push(problem);
         Op::Never
     }
-}
-
-/// A pattern as far as Rust's `regex` can honour JavaScript's.
-pub(super) fn pattern(text: &str, ignore_case: bool) -> Result<Regex, String> {
-    let built = RegexBuilder::new(text)
-        .case_insensitive(ignore_case)
-        .size_limit(MAX_PATTERN)
-        .dfa_size_limit(MAX_PATTERN)
-        .nest_limit(100)
-        .build();
-    built.map_err(|error| {
-        let error = error.to_string();
-        let last = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        let shown: String = text.chars().take(80).collect();
-        format!("pattern `{}` does not compile ({last})", shown.escape_debug())
-    })
 }
 
 fn is_operators(value: &Value) -> bool {

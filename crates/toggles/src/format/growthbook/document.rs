@@ -70,8 +70,9 @@ pub(super) struct Rule<'a> {
     pub(super) ranges: Option<Vec<(f64, f64)>>,
     #[serde(default)]
     pub(super) range: Option<(f64, f64)>,
-    #[serde(borrow, default, deserialize_with = "or_default")]
-    pub(super) filters: Vec<Filter<'a>>,
+    /// There even if it is empty: then the namespace does not count.
+    #[serde(borrow, default)]
+    pub(super) filters: Option<Vec<Filter<'a>>>,
     #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) meta: Vec<Meta<'a>>,
     /// Experiments that decided elsewhere, each with its result.
@@ -87,12 +88,12 @@ pub(super) struct Rule<'a> {
     pub(super) active: Option<bool>,
     #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) status: Text<'a>,
-    #[serde(default, deserialize_with = "or_default")]
-    pub(super) groups: Vec<String>,
+    #[serde(default)]
+    pub(super) groups: Option<Vec<String>>,
     #[serde(borrow, default)]
     pub(super) url: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "or_default")]
-    pub(super) url_patterns: Vec<UrlPattern<'a>>,
+    #[serde(borrow, default)]
+    pub(super) url_patterns: Option<Vec<UrlPattern<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]

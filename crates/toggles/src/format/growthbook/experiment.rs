@@ -1,9 +1,11 @@
 //! GrowthBook's experiments: the procedure that decides who takes part, with which variation.
 
+use std::borrow::Cow;
+
 use regex::Regex;
 
 use super::{
-    address::{UrlPattern, query_override, targeted},
+    address::{UrlPattern, occurs, query_override, targeted},
     coercion,
     condition::{Cond, Reader, Root},
     placing::{Attribute, Filter, Namespace, Placing, Range, choose, ranges},
@@ -31,18 +33,21 @@ pub(super) struct Experiment {
     pub(super) count: usize,
     pub(super) attribute: Attribute,
     pub(super) fallback: Option<Attribute>,
+    /// The attribute whose sticky bucket counts where that of the hashed one says nothing: the fallback, else `id`.
+    pub(super) remembers: Attribute,
     pub(super) sticky: bool,
     pub(super) bucket_version: i64,
     pub(super) min_bucket_version: i64,
     pub(super) placing: Placing,
     pub(super) ranges: Vec<Range>,
-    pub(super) filters: Vec<Filter>,
+    /// Instead of the namespace.
+    pub(super) filters: Option<Vec<Filter>>,
     pub(super) namespace: Option<Namespace>,
     pub(super) condition: Option<Cond>,
     pub(super) parents: Vec<Parent>,
-    pub(super) groups: Vec<String>,
+    pub(super) groups: Option<Vec<String>>,
     pub(super) url: Option<Regex>,
-    pub(super) url_patterns: Vec<UrlPattern>,
+    pub(super) url_patterns: Option<Vec<UrlPattern>>,
     pub(super) status: Status,
     pub(super) force: Option<i64>,
     pub(super) meta: Vec<Meta>,
@@ -84,6 +89,8 @@ pub(super) struct Leaf {
     pub(super) condition: Option<Cond>,
     pub(super) id: Value,
     pub(super) weights: Vec<f64>,
+    /// Whether results repeat the weights: not those that nobody gave.
+    pub(super) echoed: bool,
     pub(super) ranges: Vec<Range>,
 }
 
@@ -111,7 +118,8 @@ impl Experiment {
             return out;
         }
         let url = user.and_then(|user| user.url.as_deref());
-        if !self.url_patterns.is_empty() && !targeted(url.unwrap_or_default(), &self.url_patterns) {
+        let fits = |patterns: &Vec<UrlPattern>| targeted(url.unwrap_or_default(), patterns);
+        if !self.url_patterns.as_ref().is_none_or(fits) {
             return out;
         }
         if let Some(index) = url.and_then(|url| query_override(&self.key, url, self.count)) {
@@ -137,9 +145,9 @@ impl Experiment {
             return out;
         }
         let own = over.and_then(|over| over.url.as_deref());
-        let own = own.map(|pattern| super::condition::pattern(pattern, false).ok());
+        let own = own.map(|pattern| super::pattern::pattern(pattern, false).ok());
         let regex = own.as_ref().map_or(self.url.as_ref(), Option::as_ref);
-        if regex.is_some_and(|regex| !url.is_some_and(|url| regex.is_match(url))) {
+        if regex.is_some_and(|regex| !url.is_some_and(|url| occurs(regex, url))) {
             return out;
         }
         let Some(bucket) = self.placing.of(value) else { return out };
@@ -206,8 +214,8 @@ impl Experiment {
             return (None, false);
         };
         let own = documents.get(&sticky_key(attribute, value));
-        let fallback = self.fallback.as_ref();
-        let fallback = fallback.and_then(|one| documents.get(&sticky_key(one, one.value(context)?)));
+        let fallback = self.remembers.value(context);
+        let fallback = fallback.and_then(|value| documents.get(&sticky_key(&self.remembers, value)));
         let assigned = |version: i64| {
             let id = format!("{}__{version}", self.key);
             own.and_then(|own| own.get(&id)).or_else(|| fallback.and_then(|fallback| fallback.get(&id)))
@@ -236,24 +244,26 @@ impl Experiment {
     ) -> bool {
         let namespace = over.and_then(|over| over.namespace.as_ref());
         let namespace = namespace.map(|(id, from, to)| Namespace::new(id, *from, *to));
-        let placed = if self.filters.is_empty() {
-            namespace.as_ref().or(self.namespace.as_ref()).is_none_or(|namespace| namespace.contains(value))
+        let placed = if let Some(filters) = &self.filters {
+            filters.iter().all(|filter| filter.lets(context))
         } else {
-            self.filters.iter().all(|filter| filter.lets(context))
+            let namespace = namespace.as_ref().or(self.namespace.as_ref());
+            namespace.is_none_or(|namespace| namespace.contains(value))
         };
         let condition = over.and_then(|over| over.condition.as_ref());
         let condition = condition.map(|condition| Reader::new(None).condition(condition));
-        let groups = over.and_then(|over| over.groups.as_ref()).unwrap_or(&self.groups);
+        let groups = over.and_then(|over| over.groups.as_ref()).or(self.groups.as_ref());
         placed
             && condition
                 .as_ref()
                 .or(self.condition.as_ref())
                 .is_none_or(|condition| condition.holds(Root::Context(context)))
             && self.parents.iter().all(|parent| parent.holds(situation) == Truth::True)
-            && (groups.is_empty()
-                || groups.iter().any(|group| {
-                    user.is_some_and(|user| user.groups.get(group).copied().unwrap_or_default())
-                }))
+            && groups.is_none_or(|groups| {
+                groups
+                    .iter()
+                    .any(|group| user.is_some_and(|user| user.groups.get(group).copied().unwrap_or_default()))
+            })
     }
 
     /// The key of a variation: of its meta data, else its index.
@@ -298,7 +308,9 @@ impl Experiment {
         let mut echo = self.echo.as_object().cloned().unwrap_or_default();
         if let (Some(bandit), Some(leaf)) = (&self.bandit, leaf) {
             let weights = Value::list(leaf.weights.iter().copied().map(Value::from));
-            echo.insert("weights".into(), weights.clone());
+            if leaf.echoed {
+                echo.insert("weights".into(), weights.clone());
+            }
             if run.hash_used && run.variation.is_some() {
                 let mut fields = Entries::new();
                 fields.insert("leafId".into(), leaf.id.clone());
@@ -325,7 +337,7 @@ impl Experiment {
                 assignments.insert(id.into(), self.key_of(variation).into());
                 Value::object([
                     ("attributeName", Value::from(&*attribute.text)),
-                    ("attributeValue", Value::from(&*coercion::text(value))),
+                    ("attributeValue", Value::from(&*sticky_value(value))),
                     ("assignments", Value::object(assignments)),
                 ])
             }
@@ -341,7 +353,15 @@ impl Experiment {
 
 /// The key under which a document of sticky buckets is kept.
 pub(super) fn sticky_key(attribute: &Attribute, value: &Value) -> String {
-    format!("{}||{}", attribute.text, coercion::text(value))
+    format!("{}||{}", attribute.text, sticky_value(value))
+}
+
+/// The value of an attribute as documents of sticky buckets have it: lists and objects as JSON.
+fn sticky_value(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::List(_) | Value::Object(_) => Cow::Owned(value.to_string()),
+        other => coercion::text(other),
+    }
 }
 
 impl Decide for Experiment {

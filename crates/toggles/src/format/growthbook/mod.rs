@@ -10,8 +10,9 @@
 //! | gating prerequisite | a rule before it, that ends in no value |
 //! | saved groups | taken into the conditions that ask for them |
 //!
-//! Conditions coerce as JavaScript does. A pattern that Rust's `regex` can't honour is false, and told. Where the cases decide nothing: forced
-//! features count for [`FeatureResult`] and parents, not for the engine's own answers; conditions nested more than 24 deep are false.
+//! Conditions coerce as JavaScript does. Patterns are rewritten for Rust's `regex`; one that it can't honour (look-around) is false, and told.
+//! Where the cases decide nothing: forced features count for [`FeatureResult`] and parents, not for the engine's own answers; conditions
+//! nested more than 24 deep are false.
 
 mod address;
 mod coercion;
@@ -21,6 +22,7 @@ mod condition;
 mod decrypt;
 mod document;
 mod experiment;
+mod pattern;
 mod placing;
 mod result;
 #[cfg(test)]

@@ -33,8 +33,8 @@ pub struct FeatureResult {
     /// Documents of sticky buckets to be kept, as they are now: `attributeName`, `attributeValue`, `assignments`.
     #[serde(skip)]
     pub sticky: Vec<Value>,
-    /// All experiments that somebody takes part in by this evaluation, passed-through ones included: `experiment`, `result`, `sticky`; and
-    /// those that decided elsewhere what a rule forces here (its `tracks`).
+    /// All experiments that somebody takes part in by this evaluation, passed-through ones and those of prerequisites included:
+    /// `experiment`, `result`, `sticky`; and those that decided elsewhere what a rule forces here (its `tracks`).
     #[serde(skip)]
     pub exposures: Vec<Value>,
 }
@@ -86,11 +86,7 @@ impl FeatureResult {
         }
     }
 
-    fn told(evaluation: &Evaluation<'_>, told: Vec<Value>) -> Self {
-        let entered = |told: &Value| {
-            let inside = told.get("result").and_then(|result| result.get("inExperiment"));
-            inside.and_then(Value::as_bool).unwrap_or_default()
-        };
+    fn told(evaluation: &Evaluation<'_>, told: Vec<Told>) -> Self {
         let value = evaluation.variant.map(|variant| variant.value.clone()).unwrap_or_default();
         let source = match (&evaluation.error, evaluation.stage) {
             (Some(failure), _) if failure.code == FaultCode::General => Source::CyclicPrerequisite,
@@ -101,17 +97,41 @@ impl FeatureResult {
             (None, _) => Source::DefaultValue,
         };
         let mut result = Self::new(value, source);
-        result.exposures = told.into_iter().filter(entered).collect();
-        let sticky = result.exposures.iter().filter_map(|told| told.get("sticky"));
-        result.sticky = sticky.filter(|sticky| !sticky.is_null()).cloned().collect();
-        evaluation.rule_id().unwrap_or_default().clone_into(&mut result.rule_id);
-        if source == Source::Experiment
-            && let Some(last) = result.exposures.last()
-        {
-            result.experiment = last.get("experiment").cloned();
-            result.experiment_result = last.get("result").cloned();
+        if matches!(source, Source::Force | Source::Experiment) {
+            evaluation.rule_id().unwrap_or_default().clone_into(&mut result.rule_id);
+        }
+        let last = told.iter().rfind(|told| told.own && told.entered());
+        if let Some(last) = last.filter(|_| source == Source::Experiment) {
+            result.experiment = last.value.get("experiment").cloned();
+            result.experiment_result = last.value.get("result").cloned();
+        }
+        for told in told {
+            result.remember(told.value.get("sticky"));
+            // The same prerequisite may be asked more than once.
+            if told.entered() && !result.exposures.contains(&told.value) {
+                result.exposures.push(told.value);
+            }
         }
         result
+    }
+
+    /// Takes a document of sticky buckets; what was assigned before it, under the same attribute, stays.
+    fn remember(&mut self, document: Option<&Value>) {
+        let Some(document) = document.filter(|document| !document.is_null()) else { return };
+        let same = |kept: &&mut Value| {
+            let equal = |name: &str| kept.get(name) == document.get(name);
+            equal("attributeName") && equal("attributeValue")
+        };
+        let Some(kept) = self.sticky.iter_mut().find(same) else {
+            return self.sticky.push(document.clone());
+        };
+        let assignments = |of: &Value| of.get("assignments").and_then(Value::as_object).cloned();
+        let mut all = assignments(kept).unwrap_or_default();
+        all.extend(assignments(document).unwrap_or_default());
+        if let Some(mut entries) = kept.as_object().cloned() {
+            entries.insert("assignments".into(), Value::object(all));
+            *kept = Value::object(entries);
+        }
     }
 }
 
@@ -125,16 +145,32 @@ pub fn experiment_result(
 ) -> Option<Value> {
     let mut listener = Listener::default();
     ruleset.observed(key, context, ambient, &mut listener);
-    listener.told.last()?.get("result").cloned()
+    listener.told.iter().rfind(|told| told.own)?.value.get("result").cloned()
 }
 
-/// Hears the experiments of the flag that was asked for, not those of its parents.
+/// What an experiment came to.
+#[derive(Debug)]
+struct Told {
+    value: Value,
+    /// It belongs to the flag that was asked for, not to a prerequisite.
+    own: bool,
+}
+
+impl Told {
+    /// Whether somebody takes part in it.
+    fn entered(&self) -> bool {
+        let inside = self.value.get("result").and_then(|result| result.get("inExperiment"));
+        inside.and_then(Value::as_bool).unwrap_or_default()
+    }
+}
+
+/// Hears the experiments of the flag that was asked for and of its prerequisites.
 #[derive(Debug, Default)]
 struct Listener {
     /// For each open part, whether it is a flag.
     open: Vec<bool>,
     flags: usize,
-    told: Vec<Value>,
+    told: Vec<Told>,
 }
 
 impl Observer for Listener {
@@ -153,8 +189,8 @@ impl Observer for Listener {
     fn placed(&mut self, _: f64, _: Option<Range>) {}
 
     fn note(&mut self, name: &'static str, value: Value) {
-        if name == RESULT && self.flags == 1 {
-            self.told.push(value);
+        if name == RESULT {
+            self.told.push(Told { value, own: self.flags == 1 });
         }
     }
 

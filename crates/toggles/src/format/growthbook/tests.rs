@@ -55,6 +55,18 @@ fn conditions_coerce_as_javascript_does() {
         (r#"{"a": {"$regex": "(?=b)"}}"#, r#"{"a": "b"}"#, false),
         (r#"{"a": {"$vgt": "9999.0.0"}}"#, r#"{"a": "10000.0.0"}"#, true),
         (r#"{"a": "1e+21"}"#, r#"{"a": 1e21}"#, true),
+        (r#"{"a": {"$lt": "b"}}"#, r#"{"a": ["a"]}"#, true),
+        (r#"{"a": {"$gt": 5}}"#, r#"{"a": [6]}"#, true),
+        (r#"{"a": 16}"#, r#"{"a": " 0x10 "}"#, true),
+        (r#"{"a": 0}"#, r#"{"a": "0x"}"#, false),
+        (r#"{"a.00": 7}"#, r#"{"a": [7]}"#, false),
+        (r#"{"a": {"$type": null}}"#, "{}", false),
+        (r#"{"a": {"$regex": null}}"#, "{}", false),
+        (r#"{"a": {"$regex": "^\\w+$"}}"#, r#"{"a": "na\u00efve"}"#, false),
+        (r#"{"a": {"$regexi": "[[]X{"}}"#, r#"{"a": "[x{"}"#, true),
+        (r#"{"$and": ["a"]}"#, r#"{"a": 1}"#, false),
+        (r#"{"$nor": "a"}"#, r#"{"a": 1}"#, true),
+        (r#"{"a": {"$elemMatch": "b"}}"#, r#"{"a": ["b"]}"#, false),
     ] {
         assert_eq!(holds(condition, attributes), expected, "{condition} {attributes}");
     }
@@ -89,6 +101,108 @@ fn gates_and_circles_end_a_feature() {
 }
 
 #[test]
+fn a_rule_that_serves_nothing_still_asks_its_prerequisites_and_gives_no_name() {
+    let ruleset = read(
+        r#"{"features": {"own": {"defaultValue": 1, "rules": [{"id": "r", "parentConditions": [{"id": "own", "condition": {}}]}]},
+        "far": {"defaultValue": 1, "rules": [{"id": "r", "parentConditions": [{"id": "own", "condition": {}}], "force": 2}]},
+        "fine": {"defaultValue": 1, "rules": [{"parentConditions": [{"id": "nobody", "condition": {}}]}, {"id": "r", "force": 2}]}}}"#,
+    );
+    let nobody = Context::anonymous();
+    assert_eq!(shown(&ruleset, "own", &nobody), "null CyclicPrerequisite ");
+    assert_eq!(shown(&ruleset, "far", &nobody), "null CyclicPrerequisite ");
+    assert_eq!(shown(&ruleset, "fine", &nobody), "2 Force r");
+}
+
+#[test]
+fn lists_that_are_empty_are_not_absent() {
+    let value = |more: &str| {
+        let text = format!(
+            r#"{{"features": {{"f": {{"defaultValue": "d", "rules": [{{"variations": ["a", "b"], "weights": [1, 0], {more}}}]}}}}}}"#
+        );
+        shown(&read(&text), "f", &context(&json(r#"{"id": "1"}"#), User::default())).replace('"', "")
+    };
+    assert_eq!(value(r#""namespace": ["n", 0, 0]"#), "d DefaultValue ");
+    assert_eq!(value(r#""namespace": ["n", 0, 0], "filters": []"#), "a Experiment ");
+    assert_eq!(value(r#""groups": []"#), "d DefaultValue ");
+    assert_eq!(value(r#""urlPatterns": []"#), "d DefaultValue ");
+    assert_eq!(value(r#""urlPatterns": [{"type": "simple", "pattern": "/"}]"#), "a Experiment ");
+    assert_eq!(value(r#""urlPatterns": [{"type": "other", "pattern": "/"}]"#), "d DefaultValue ");
+}
+
+#[test]
+fn a_bandits_experiment_repeats_what_was_given() {
+    let ruleset = read(
+        r#"{"features": {
+            "ranges": {"defaultValue": "d", "rules": [{"variations": ["a", "b"], "ranges": [[0, 0], [0, 1]], "contextualBanditRef": "b"}]},
+            "plain": {"defaultValue": "d", "rules": [{"variations": ["a", "b"], "bucketVersion": 0, "contextualBanditRef": "none"}]}},
+        "contextualBandits": {"b": {"contexts": [{"leafId": 1, "weights": [1, 0]}]}, "none": {}}}"#,
+    );
+    let one = context(&json(r#"{"id": "1"}"#), User::default());
+    let result = |feature| FeatureResult::of(&ruleset, feature, &one, &Fixed::default());
+    assert_eq!(result("ranges").value.as_str(), Some("b"));
+    let experiment = result("plain").experiment.unwrap();
+    assert_eq!(experiment.get("weights"), None);
+    assert_eq!(experiment.get("bucketVersion").and_then(Value::as_i64), Some(0));
+    let bandit = experiment.get("contextualBandit").unwrap();
+    assert_eq!(bandit.get("variationWeights").unwrap().to_string(), "[0.5,0.5]");
+}
+
+#[test]
+fn sticky_buckets_of_all_experiments_on_the_way_are_kept() {
+    let ruleset = read(
+        r#"{"features": {
+            "parent": {"defaultValue": 0, "rules": [{"key": "p", "variations": [1, 2]}]},
+            "f": {"defaultValue": 0, "rules": [
+                {"parentConditions": [{"id": "parent", "condition": {"value": {"$gt": 0}}}], "key": "h", "variations": [1, 2],
+                    "meta": [{"key": "in", "passthrough": true}, {"key": "out", "passthrough": true}]},
+                {"key": "e", "variations": [5, 6], "hashAttribute": "device", "meta": [{"key": "0"}, {"key": "1"}]}]},
+            "forced": {"defaultValue": 0, "rules": [{"force": 1, "variations": [1, 2], "hashAttribute": "company", "fallbackAttribute": "team"}]}}}"#,
+    );
+    let attributes = json(r#"{"id": "u", "device": "d", "company": "c", "team": "t"}"#);
+    let known = context(&attributes, User::default());
+    assert_eq!(sticky_keys(&ruleset, &known), ["company||c", "device||d", "id||u", "team||t"]);
+    // Nothing is known of the device, but of the user.
+    let stored =
+        json(r#"{"attributeName": "id", "attributeValue": "u", "assignments": {"e__0": "1", "x__0": "0"}}"#);
+    let known = context(&attributes, User::default().with_sticky(&stored));
+    let result = FeatureResult::of(&ruleset, "f", &known, &Fixed::default());
+    assert_eq!(result.value.as_i64(), Some(6));
+    assert_eq!(result.exposures.len(), 3);
+    let kept: Vec<_> = result
+        .sticky
+        .iter()
+        .map(|document| {
+            let keys = document.get("assignments").and_then(Value::as_object).into_iter().flatten();
+            let keys: Vec<_> = keys.map(|(key, _)| key.to_string()).collect();
+            format!("{}: {}", document.get("attributeName").unwrap(), keys.join(" "))
+        })
+        .collect();
+    assert_eq!(kept, [r#""id": e__0 x__0 p__0 h__0"#, r#""device": e__0"#]);
+}
+
+#[test]
+fn an_address_forces_by_the_first_pair_of_that_name() {
+    let forced = |url: &str| query_override("e", url, 3);
+    for (url, expected) in [
+        ("http://x?e=1", Some(1)),
+        ("http://x?a=0&e=2#e=1", Some(2)),
+        ("http://x#?e=1", Some(1)),
+        ("http://x?e=+1", Some(1)),
+        ("http://x?e=-0", Some(0)),
+        ("http://x?e=0x2", Some(2)),
+        ("http://x?e=1.9", Some(1)),
+        ("http://x?e=-1", None),
+        ("http://x?e&e=1", None),
+        ("http://x?e=z&e=1", None),
+        ("http://x?e=3", None),
+        ("http://x?y?e=1", None),
+        ("http://x", None),
+    ] {
+        assert_eq!(forced(url), expected, "{url}");
+    }
+}
+
+#[test]
 fn coverage_of_a_forced_value_includes_its_end() {
     let ruleset = read(
         r#"{"features": {"at": {"defaultValue": 0, "rules": [{"force": 1, "coverage": 0.906, "seed": "feature"}]},
@@ -104,7 +218,7 @@ fn coverage_of_a_forced_value_includes_its_end() {
 #[test]
 fn pages_are_told_by_patterns() {
     use super::address::{Target, UrlPattern, targeted};
-    let pattern = |include, text: &str| UrlPattern { include, target: Target::Simple(text.into()) };
+    let simple = |include, text: &str| UrlPattern { include, target: Target::Simple(text.into()) };
     let page = "https://shop.example.com/Sale/shoes/?size=42#top";
     for (text, expected) in [
         ("https://shop.example.com/sale/shoes", true),
@@ -113,11 +227,21 @@ fn pages_are_told_by_patterns() {
         ("/sale/shoes?size=41", false),
         ("/sale#bottom", false),
         ("/sale", false),
+        ("sale/*", true),
+        ("shop.example.com/sale/shoes", true),
+        ("example.com/sale/shoes", false),
     ] {
-        assert_eq!(targeted(page, &[pattern(true, text)]), expected, "{text}");
+        assert_eq!(targeted(page, &[simple(true, text)]), expected, "{text}");
     }
-    assert!(!targeted(page, &[pattern(true, "/sale/*"), pattern(false, "/*/shoes")]));
-    assert!(targeted(page, &[pattern(false, "/other")]));
+    assert!(!targeted(page, &[simple(true, "/sale/*"), simple(false, "/*/shoes")]));
+    assert!(targeted(page, &[simple(false, "/other")]));
+    assert!(!targeted(page, &[]));
+    let regex = |text: &str| UrlPattern {
+        include: true,
+        target: Target::Regex(pattern::pattern(text, false).unwrap()),
+    };
+    assert!(targeted("https://example.com", &[regex("^/$")]));
+    assert!(targeted("https://example.com?a", &[regex(r"^https://example\.com/\?a$")]));
 }
 
 #[test]
@@ -150,6 +274,12 @@ fn an_encrypted_payload_needs_its_key() {
     let text = r#"{"encryptedFeatures": "m5ylFM6ndyOJA2OPadubkw==.Uu7ViqgKEt/dWvCyhI46q088PkAEJbnXKf3KPZjf9IEQQ+A8fojNoxw4wIbPX3aj"}"#;
     assert!(GrowthBook::new().read(text).is_err());
     assert!(GrowthBook::new().with_key("nonsense").read(text).is_err());
+    let (ciphertext, key) = (&text[23..text.len() - 2], "Zvwv/+uhpFDznZ6SX28Yjg");
+    assert!(decrypt(ciphertext, "Zvwv/+uhpFDznZ6SX28Yjg==").is_some());
+    assert_eq!(
+        decrypt(&format!(" {}.x", ciphertext.replace('=', "")), key),
+        decrypt(ciphertext, &format!("{key}=="))
+    );
     let set = GrowthBook::new().with_key("Zvwv/+uhpFDznZ6SX28Yjg==").read(text).unwrap();
     assert!(Ruleset::compile(set).is_on("feature", &Context::anonymous(), &Fixed::default()));
 }
