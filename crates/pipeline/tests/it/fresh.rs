@@ -358,9 +358,10 @@ async fn what_a_step_before_it_makes_needed_is_done_though_the_plan_found_it_as_
         site.hosts.set("a.awesome.com", "old");
         site.hosts.set("b.awesome.com", "old");
         let (runner, cancel) = (site.runner(), Cancel::new());
-        let report = match recorded {
-            true => runner.run(&run_id("one"), &plan, &cancel).await.unwrap(),
-            false => runner.run_unrecorded(&run_id("two"), &plan, &cancel).await.unwrap(),
+        let report = if recorded {
+            runner.run(&run_id("one"), &plan, &cancel).await.unwrap()
+        } else {
+            runner.run_unrecorded(&run_id("two"), &plan, &cancel).await.unwrap()
         };
         assert!(report.succeeded(), "{report:?}");
         assert_eq!(site.hosts.get("b.awesome.com").as_deref(), Some("new"), "recorded: {recorded}");
