@@ -297,7 +297,7 @@ impl CommandStep {
             context.say(format!(
                 "warning: `{}` ended and left {} {processes} behind, which were killed; \
                  what should outlive a step belongs to a service manager",
-                command.shown(),
+                String::from_utf8_lossy(&command.masker().mask(command.program.as_bytes())),
                 exited.strays
             ));
         }
