@@ -15,6 +15,10 @@ mod lines;
 pub mod local;
 #[cfg(all(feature = "process", unix))]
 mod marked;
+#[cfg_attr(
+    not(all(feature = "process", unix)),
+    expect(dead_code, reason = "only what runs programs masks piece by piece")
+)]
 mod mask;
 #[cfg(all(feature = "process", unix))]
 mod output;
