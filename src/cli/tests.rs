@@ -396,10 +396,10 @@ async fn a_deployment_is_planned_applied_looked_at_and_taken_back() {
     insta::assert_snapshot!(why.out, @r"
     run deploy-1-e4f520ea-0 by flowline, deploy production: succeeded, 5 of 5 steps are done
       web/build: done, it was its turn
-      web/stage: done, it was its turn
-      show: done, it was its turn
+      web/stage: done, it changes `dir:production/web`
+      show: done, it changes `host:next-production-shop.localhost`
       verify: done, it was its turn
-      switch: done, it was its turn
+      switch: done, it changes `host:shop.localhost`
     ");
     let graph = place.said(&["graph", "deploy-1"]).await;
     insta::assert_snapshot!(graph.out, @r"
