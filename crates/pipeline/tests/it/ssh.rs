@@ -39,7 +39,7 @@ async fn the_ssh_executor_keeps_every_promise() {
     let checks = testkit::executor_promises()
         .map(|promise| testkit::executor_promise(Arc::clone(&executor), dir.path(), promise));
     let broken: Vec<_> =
-        stream::iter(checks).buffer_unordered(4).filter_map(std::future::ready).collect().await;
+        stream::iter(checks).buffer_unordered(2).filter_map(std::future::ready).collect().await;
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
