@@ -21,6 +21,7 @@ use serde_json::{Map, Value as Json, json};
 use self::logic::{all, any, choose, comes_to, is_list, member, nodes, not, split_default};
 use super::super::{Loss, LossKind};
 use crate::{
+    format::import::names,
     model::{
         Comparison, Condition, Facts, Flag, FlagCheck, FlagKind, FlagSet, Lists, Operator, Outcome, Period,
         Rule, Segment, Subject, Switch, Test, Texts, Truth, VersionDialect,
@@ -483,21 +484,6 @@ impl<'s> Exporter<'s> {
 struct Fit {
     holds: Json,
     fits: Json,
-}
-
-/// The variants' names; those without one, or with another's, are numbered.
-fn names(flag: &Flag) -> Vec<String> {
-    let mut names: Vec<String> = Vec::with_capacity(flag.variants.len());
-    for (index, variant) in flag.variants.iter().enumerate() {
-        let name = match (&*variant.name, &variant.value) {
-            ("", Value::Bool(yes)) => (if *yes { "on" } else { "off" }).to_owned(),
-            ("", _) => index.to_string(),
-            (name, _) => name.to_owned(),
-        };
-        let taken = names.contains(&name);
-        names.push(if taken { format!("{name}-{index}") } else { name });
-    }
-    names
 }
 
 fn evaluator(segment: &str) -> String {
