@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
-    /// How often it is tried in all, the first time included; at least 1.
+    /// How often it is tried in all, the first time included; at least 1. Attempts that were cut short because their process ended count,
+    /// over all processes; what only found that it has to wait does not. A step that used them up fails, and each time somebody resumes the
+    /// run after that it has one more. A step without a retry policy is begun anew after every crash.
     pub attempts: u32,
     /// The delay before the second attempt, in milliseconds.
     pub first_ms: u64,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use flowline_core::{
     SignedDuration,
+    error::ErrorKind,
     lease::{Lease, LeaseError},
     store::Durability,
 };
@@ -30,11 +31,11 @@ use crate::{
     step::{BoundStep, Context, StepError},
 };
 
-/// Whether the start of a step is recorded before its effect: where it must not be repeated blindly, can be undone, or changes what a
-/// later process would otherwise take for somebody else's change.
+/// Whether the start of a step is recorded before its effect: where it must not be repeated blindly, can be undone, has its attempts
+/// counted, or changes what a later process would otherwise take for somebody else's change.
 pub(super) fn records_start(node: &PlannedNode) -> bool {
     let traces = node.effect != Effect::Pure && !node.touches.is_empty();
-    traces || node.effect.is_delicate() || node.undo != Undo::None
+    traces || node.effect.is_delicate() || node.undo != Undo::None || node.node.policy.retry.is_some()
 }
 
 impl Walk<'_> {
@@ -178,6 +179,9 @@ impl Walk<'_> {
             front.busy += 1;
             return self.launch(front, at, attempt, Task::Look);
         }
+        if !probe && let Some(error) = self.spent(at) {
+            return self.failed(front, at, Tried::TooLate, &error);
+        }
         let input = match front::input(&self.table, at) {
             Ok(input) => input,
             Err(error) => return self.failed(front, at, Tried::Never, &error),
@@ -191,6 +195,20 @@ impl Walk<'_> {
         let fact = |step| StepStarted { step, attempt };
         let then = Then::Launch { at, attempt, task };
         self.record(front, at, fact, &format!("started{attempt}"), durability, then)
+    }
+
+    /// Why the step at `at` may not be started again by itself: as often as it may, it was started by processes of which none told its end.
+    /// Whoever resumes the run after that failure was recorded gives it one more attempt.
+    pub(super) fn spent(&self, at: usize) -> Option<StepError> {
+        let place = self.table.at(at);
+        let retry = place.node.node.policy.retry.as_ref()?;
+        let tries = place.step.tries;
+        (place.step.phase == Phase::Started && tries >= retry.attempts.max(1)).then(|| {
+            let problem = format!(
+                "it was started {tries} times, as often as it may, and the process ended before the last attempt did; find out what ends it, then resume the run"
+            );
+            StepError::new(ErrorKind::Failed, problem)
+        })
     }
 
     /// Runs an attempt whose start is recorded, or need not be.
@@ -240,6 +258,9 @@ impl Walk<'_> {
         );
         if asked != Asked::Look {
             self.runner.reporter.report(&Progress::Started { step: self.table.id(at), attempt: number });
+        }
+        // Asking about an attempt is none.
+        if asked == Asked::Run {
             self.table.start(at, number);
         }
         let grace = self.runner.grace;

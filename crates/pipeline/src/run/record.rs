@@ -1,8 +1,8 @@
 //! What a run writes into its stream, `run/RUN_ID`: one fact for each thing that happened, keyed by step id.
 //!
 //! CDEvents' words where it has them (`pipelinerun.*`, `taskrun.*`). A pure step, and an idempotent one that touches no resource and has
-//! nothing to undo, leaves one event, `taskrun.finished`, which says when it started; all others also leave `taskrun.started` before their
-//! effect, by which a later process tells the run's own traces from somebody else's.
+//! nothing to undo, leaves one event, `taskrun.finished`, which says when it started, unless its attempts are limited; all others also leave
+//! `taskrun.started` before their effect, by which a later process tells the run's own traces from somebody else's, and counts its attempts.
 
 use flowline_core::{
     Timestamp,

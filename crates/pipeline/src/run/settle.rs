@@ -32,7 +32,7 @@ pub(super) enum Tried {
     Attempt(u32),
     /// Its turn came to nothing: no attempt was started.
     Never,
-    /// Its time ran out before an attempt was started, so there will be none.
+    /// Its time or its attempts ran out before another was started, so there will be none.
     TooLate,
 }
 
@@ -49,6 +49,9 @@ impl Walk<'_> {
             Ok(Came::Cached(output, run)) => (output, How::Cached, Why::Unchanged { run }),
             Ok(Came::Probed(Happened::Yes(output))) => (output, How::Probed, Why::Happened),
             Ok(Came::Probed(Happened::No)) => {
+                if let Some(error) = self.spent(at).filter(|_| front.stop.is_none()) {
+                    return self.failed(front, at, Tried::TooLate, &error);
+                }
                 // Nothing happened, so it is as if it had never been started.
                 self.table.wait(at);
                 if front.stop.is_none() {
@@ -201,12 +204,13 @@ impl Walk<'_> {
         error: &StepError,
     ) -> Result<(), RunError> {
         let node = self.table.node(at);
-        let (before, refused) = (self.table.at(at).step.attempts, self.table.at(at).step.refused);
+        let step = &self.table.at(at).step;
+        let (before, refused, tries) = (step.attempts, step.refused, step.tries);
         let attempt = match tried {
             Tried::Attempt(attempt) => Some(attempt),
             Tried::Never | Tried::TooLate => None,
         };
-        let times = attempt.unwrap_or(before + 1) + refused;
+        let times = tries + refused + u32::from(attempt.is_none_or(|attempt| attempt > before));
         let id = self.table.id(at).clone();
         let now = self.now();
         let helps = error.retry() != Again::Never;

@@ -33,6 +33,8 @@ pub struct RunState {
 pub struct StepState {
     /// How often it was started.
     pub attempts: u32,
+    /// How many of these count towards its limit of attempts: all but those that only found that it has to wait for something from outside.
+    pub tries: u32,
     /// How often its turn came to nothing: it queued for too long, or its condition, input or locks could not be had.
     pub refused: u32,
     /// Since when it waits for something from outside. Its limit for all attempts counts from then, over all processes.
@@ -107,7 +109,7 @@ impl StepState {
     }
 
     pub(super) fn start(&mut self, attempt: u32) {
-        self.attempts = self.attempts.max(attempt);
+        self.count(attempt);
         if !matches!(self.phase, Phase::Finished { .. }) {
             self.phase = Phase::Started;
         }
@@ -115,6 +117,9 @@ impl StepState {
 
     /// It waits for something from outside: as if it had not been started. `attempt` is 0 if no start was recorded.
     pub(super) fn wait_outside(&mut self, attempt: u32, now: Timestamp) {
+        if attempt > 0 && attempt <= self.attempts {
+            self.tries = self.tries.saturating_sub(1);
+        }
         self.attempts = self.attempts.max(attempt);
         self.phase = Phase::Waiting;
         self.waiting_since.get_or_insert(now);
@@ -124,7 +129,7 @@ impl StepState {
     pub(super) fn fail(&mut self, attempt: Option<u32>, error: String, again: bool) {
         let before = self.was_cut_short();
         match attempt {
-            Some(attempt) => self.attempts = self.attempts.max(attempt),
+            Some(attempt) => self.count(attempt),
             None => self.refused += 1,
         }
         if !again {
@@ -132,6 +137,11 @@ impl StepState {
             self.waiting_since = None;
         }
         self.phase = Phase::Failed { error, started: before || attempt.is_some() };
+    }
+
+    pub(super) fn count(&mut self, attempt: u32) {
+        self.tries += u32::from(attempt > self.attempts);
+        self.attempts = self.attempts.max(attempt);
     }
 
     pub(super) fn undo_failed(&mut self, attempt: u32, error: String) {
@@ -252,7 +262,7 @@ impl RunState {
         self.finished += 1;
         let place = self.finished;
         let step = self.at(&fact.step);
-        step.attempts = step.attempts.max(fact.attempt);
+        step.count(fact.attempt);
         let StepFinished { how, started, output, why, .. } = fact;
         step.phase = Phase::Finished { output, place, how, why, started, finished };
     }

@@ -196,7 +196,7 @@ impl<'a> Table<'a> {
         self.done += usize::from(!self.places[at].is_done());
         let place = self.finished;
         let step = self.touch(at);
-        step.attempts = step.attempts.max(attempt);
+        step.count(attempt);
         step.phase = Phase::Finished { output, place, how, why, started, finished };
     }
 
@@ -208,6 +208,7 @@ impl<'a> Table<'a> {
     pub(super) fn wait_outside(&mut self, at: usize, attempt: u32, recorded: bool, now: Timestamp) {
         let step = self.touch(at);
         if !recorded {
+            step.tries = step.tries.saturating_sub(u32::from(step.attempts >= attempt));
             step.attempts = step.attempts.min(attempt.saturating_sub(1));
         }
         step.wait_outside(if recorded { attempt } else { 0 }, now);

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use super::pace::{Stuck, TrialClock, paced};
 use crate::{
     plan::{Approval, Plan, PlannedNode, Sealed, StepId, Undo},
-    run::{Cancel, Ended, OnFailure, Phase, Progress, Report, Reporter, Resolution, RunState, Runner},
+    run::{Cancel, Cause, Ended, OnFailure, Phase, Progress, Report, Reporter, Resolution, RunState, Runner},
     step::{
         BoundStep, Context, Effect, Happened, Preview, PreviewContext, Registry, Secrets, Spec, StepError,
     },
@@ -186,7 +186,8 @@ const RESTARTS: usize = 8;
 /// recovery. It is started again each time, and checked:
 ///
 /// 1. *it ends*: no process waits for what never comes;
-/// 2. *it converges*: it ends as it does without a crash, with the same outputs;
+/// 2. *it converges*: it ends as it does without a crash, with the same outputs; or it is undone, as the crashes used up the attempts that
+///    the retry policy of a step allows;
 /// 3. *nothing finished runs again*: once a step was told as finished, it is not called any more (and the same for undone);
 /// 4. *undo is complete*: where the run is undone, every step that was called and can be undone is;
 /// 5. *the world agrees*: the trial's own check.
@@ -364,7 +365,9 @@ where
         undo_is_complete(&trial.plan, &report.state, &log)
             .map_err(|detail| violation("undo is complete", detail))?;
     }
-    if let Some(baseline) = baseline {
+    if let Some(baseline) = baseline
+        && (at.is_empty() || !spent(&trial.plan, &report.state))
+    {
         same_end(&baseline.report, &report).map_err(|detail| violation("it converges", detail))?;
     }
     (trial.check)(&report.ended).map_err(|detail| violation("the world agrees", detail))?;
@@ -461,6 +464,14 @@ impl Process<'_> {
         let may = |person: &Person| gate.author_counts || author != Some(person);
         Ok(named.chain(anybody).filter(may).take(gate.quorum).collect())
     }
+}
+
+/// Whether the run is undone as one of its steps began as often as it may.
+fn spent(plan: &Sealed<Plan>, state: &RunState) -> bool {
+    let Some(Cause::Failed { step, .. }) = state.undoing() else { return false };
+    let retry = plan.plan().node_of(step).and_then(|node| node.node.policy.retry.as_ref());
+    let tries = state.step(step).map_or(0, |step| step.tries);
+    retry.is_some_and(|retry| tries >= retry.attempts)
 }
 
 fn same_end(expected: &Report, found: &Report) -> Result<(), String> {

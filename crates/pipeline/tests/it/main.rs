@@ -4,6 +4,8 @@
 #[cfg(unix)]
 mod archive;
 #[cfg(test)]
+mod attempts;
+#[cfg(test)]
 #[cfg(unix)]
 mod container;
 #[cfg(test)]

@@ -19,7 +19,7 @@ use flowline_core::{
 use flowline_pipeline::{
     Cancel, Pipeline, Runner,
     pipeline::Constant,
-    plan::{ErrorClass, Limits, Planner, Policy, Retry, StepId},
+    plan::{Limits, Planner, Policy, Retry, StepId},
     run::{Cause, CollectingReporter, Ended, OnFailure, Phase, Resolution, RunError},
     step::{Context, FnStep, Function, Secrets, StepError},
     steps::{
@@ -34,25 +34,32 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(ManualClock::default())
 }
 
-fn run_id() -> RunId {
+pub(crate) fn run_id() -> RunId {
     RunId::new("deploy-7").unwrap()
 }
 
-fn step(id: &str) -> StepId {
+pub(crate) fn step(id: &str) -> StepId {
     StepId::new(id).unwrap()
 }
 
-fn runner(kit: &Kit, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Runner {
+pub(crate) fn runner(kit: &Kit, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Runner {
     let registry = Arc::new(kit.registry.clone());
     Runner::new(Arc::clone(store), registry, authority(), Arc::clone(clock)).holder("test")
 }
 
+pub(crate) fn alone(function: &Function<u64, u64>, policy: Policy) -> flowline_pipeline::Draft {
+    let mut pipeline = Pipeline::new("alone", "storefront".parse().unwrap());
+    let only = pipeline.call("only", function, Constant(1));
+    pipeline.policy(&only, policy);
+    pipeline.draft().unwrap()
+}
+
 /// Polls `future` one time.
-async fn once<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+pub(crate) async fn once<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
     std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context))).await
 }
 
-fn memory() -> Arc<dyn Store> {
+pub(crate) fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
 }
 
@@ -470,152 +477,6 @@ async fn what_cannot_be_undone_is_collected_and_tried_again() {
     assert!(kit.world.all().is_empty());
 }
 
-fn alone(kit: &Kit, function: &Function<u64, u64>, policy: Policy) -> flowline_pipeline::Draft {
-    let _ = kit;
-    let mut pipeline = Pipeline::new("alone", "storefront".parse().unwrap());
-    let only = pipeline.call("only", function, Constant(1));
-    pipeline.policy(&only, policy);
-    pipeline.draft().unwrap()
-}
-
-#[tokio::test]
-async fn a_failed_step_is_tried_again_after_its_delay() {
-    let (mut kit, store) = (Kit::new(), memory());
-    let manual = ManualClock::default();
-    let clock: Arc<dyn Clock> = Arc::new(manual.clone());
-    let tries = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&tries);
-    let step_code = FnStep::idempotent(move |n: u64, _| {
-        let before = counted.fetch_add(1, Ordering::SeqCst);
-        std::future::ready(if before < 2 { Err(StepError::failed("flaky")) } else { Ok(n) })
-    });
-    kit.registry.function(&kit.fails, step_code);
-    let mut policy = Policy::default();
-    policy.retry = Some(Retry { only: [ErrorClass::Failed].into(), jitter: 0.0, ..Retry::default() });
-    let sealed = kit.sealed(&alone(&kit, &kit.fails, policy), &clock).await;
-    let runner = runner(&kit, &store, &clock);
-    let (run_id, cancel) = (run_id(), Cancel::new());
-    let mut walk = std::pin::pin!(runner.run(&run_id, &sealed, &cancel));
-    for (seconds, tried) in [(0, 1), (1, 2), (2, 3)] {
-        manual.advance(SignedDuration::from_secs(seconds));
-        for _ in 0..20 {
-            if let std::task::Poll::Ready(report) = once(walk.as_mut()).await {
-                assert!(report.unwrap().succeeded());
-                assert_eq!(tries.load(Ordering::SeqCst), 3);
-                return;
-            }
-        }
-        assert_eq!(tries.load(Ordering::SeqCst), tried);
-    }
-    panic!("it did not end");
-}
-
-#[tokio::test]
-async fn limits_end_an_attempt_that_hangs_or_is_silent() {
-    for limits in [
-        Limits { attempt_ms: Some(500), ..Limits::default() },
-        Limits { heartbeat_ms: Some(500), ..Limits::default() },
-        Limits { total_ms: Some(500), ..Limits::default() },
-    ] {
-        let (mut kit, store) = (Kit::new(), memory());
-        let manual = ManualClock::default();
-        let clock: Arc<dyn Clock> = Arc::new(manual.clone());
-        let hangs = FnStep::idempotent(|_: u64, _| std::future::pending::<Result<u64, StepError>>());
-        kit.registry.function(&kit.fails, hangs);
-        let mut policy = Policy::default();
-        policy.limits = limits;
-        let sealed = kit.sealed(&alone(&kit, &kit.fails, policy), &clock).await;
-        let runner = runner(&kit, &store, &clock);
-        let (run_id, cancel) = (run_id(), Cancel::new());
-        let mut walk = std::pin::pin!(runner.run(&run_id, &sealed, &cancel));
-        let mut ended = None;
-        for _ in 0..200 {
-            if let std::task::Poll::Ready(report) = once(walk.as_mut()).await {
-                ended = Some(report.unwrap().ended);
-                break;
-            }
-            manual.advance(SignedDuration::from_millis(300));
-        }
-        let Some(Ended::Undone { cause: Cause::Failed { error, .. }, .. }) = ended else {
-            panic!("{ended:?}")
-        };
-        assert!(error.contains("500 ms"), "{error}");
-    }
-}
-
-/// Walks what has only `step` with `policy`, time passing in steps of 100 ms, and says how it ended and when.
-async fn passing_time(step: FnStep<u64, u64>, policy: Policy) -> (Ended, SignedDuration) {
-    let (mut kit, store) = (Kit::new(), memory());
-    let manual = ManualClock::default();
-    let clock: Arc<dyn Clock> = Arc::new(manual.clone());
-    kit.registry.function(&kit.fails, step);
-    let sealed = kit.sealed(&alone(&kit, &kit.fails, policy), &clock).await;
-    let runner = runner(&kit, &store, &clock);
-    let (run_id, cancel, began) = (run_id(), Cancel::new(), clock.now());
-    let mut walk = std::pin::pin!(runner.run(&run_id, &sealed, &cancel));
-    for _ in 0..1_000 {
-        for _ in 0..20 {
-            if let std::task::Poll::Ready(report) = once(walk.as_mut()).await {
-                return (report.unwrap().ended, clock.now().duration_since(began));
-            }
-        }
-        manual.advance(SignedDuration::from_millis(100));
-    }
-    panic!("it did not end");
-}
-
-#[tokio::test]
-async fn a_step_that_gives_signs_of_life_outlives_the_limit_between_them() {
-    let mut policy = Policy::default();
-    policy.limits.heartbeat_ms = Some(500);
-    let beating = |beats: bool| {
-        FnStep::idempotent(move |n: u64, context: Context| async move {
-            for _ in 0..10 {
-                context.clock().sleep(SignedDuration::from_millis(300)).await;
-                if beats {
-                    context.heartbeat();
-                }
-            }
-            Ok(n)
-        })
-    };
-    let (ended, took) = passing_time(beating(true), policy.clone()).await;
-    assert_eq!((ended, took), (Ended::Succeeded, SignedDuration::from_secs(3)));
-    let (ended, _) = passing_time(beating(false), policy).await;
-    let Ended::Undone { cause, .. } = ended else { panic!("{ended:?}") };
-    insta::assert_snapshot!(cause, @"step `only` failed: the step gave no sign of life for 500 ms");
-}
-
-#[tokio::test]
-async fn a_step_that_is_tried_again_and_again_ends_within_its_limit_for_all_attempts() {
-    let tries = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&tries);
-    let flaky = FnStep::idempotent(move |_: u64, context: Context| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        async move {
-            context.clock().sleep(SignedDuration::from_millis(100)).await;
-            Err::<u64, _>(StepError::new(ErrorKind::Unavailable, "the host is away"))
-        }
-    });
-    let mut policy = Policy::default();
-    policy.limits = Limits { total_ms: Some(3_000), attempt_ms: Some(500), ..Limits::default() };
-    policy.retry =
-        Some(Retry { attempts: 1_000, first_ms: 400, factor: 1.0, jitter: 0.0, ..Retry::default() });
-    let (ended, took) = passing_time(flaky, policy.clone()).await;
-    assert!(matches!(ended, Ended::Undone { .. }), "{ended:?}");
-    // An attempt and its delay are half a second.
-    assert_eq!(tries.load(Ordering::SeqCst), 6);
-    assert!(took <= SignedDuration::from_secs(3), "{took:?}");
-    // The last attempt has only what is left.
-    let hangs = FnStep::idempotent(|_: u64, _| std::future::pending::<Result<u64, StepError>>());
-    policy.limits = Limits { total_ms: Some(1_200), attempt_ms: Some(500), ..Limits::default() };
-    policy.retry =
-        Some(Retry { attempts: 1_000, first_ms: 100, factor: 1.0, jitter: 0.0, ..Retry::default() });
-    let (ended, _) = passing_time(hangs, policy).await;
-    let Ended::Undone { cause: Cause::Failed { error, .. }, .. } = ended else { panic!("{ended:?}") };
-    assert!(error.contains("longer than"), "{error}");
-}
-
 #[tokio::test]
 async fn a_panic_is_a_failure_like_any_other() {
     let (mut kit, clock, store) = (Kit::new(), clock(), memory());
@@ -624,7 +485,7 @@ async fn a_panic_is_a_failure_like_any_other() {
         Ok(n)
     });
     kit.registry.function(&kit.fails, step_code);
-    let sealed = kit.sealed(&alone(&kit, &kit.fails, Policy::default()), &clock).await;
+    let sealed = kit.sealed(&alone(&kit.fails, Policy::default()), &clock).await;
     let report = runner(&kit, &store, &clock).run(&run_id(), &sealed, &Cancel::new()).await.unwrap();
     let Ended::Undone { cause, .. } = &report.ended else { panic!("{report:?}") };
     insta::assert_snapshot!(cause, @"step `only` failed: the step panicked: n was 1");
