@@ -37,6 +37,15 @@ pub trait Format {
     /// If the text is no document of this format at all.
     fn read(&self, text: &str) -> Result<FlagSet, FormatError>;
 
+    /// Reads a document that came from `place` (a path, a URL), whose end says which syntax it is, of formats that have several; errors name the place
+    /// if they can. By default it is [read](Self::read) as it is.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_from(&self, _place: &str, text: &str) -> Result<FlagSet, FormatError> {
+        self.read(text)
+    }
+
     /// Reads a document of bytes, as they come from a file or a network. A byte order mark is dropped.
     ///
     /// # Errors

@@ -239,6 +239,37 @@ impl Format for Flowline {
         }
         Ok(set)
     }
+
+    /// What ends in `.toml`, `.yaml` or `.yml` is read as such (features `config` and `yaml`; without them it is an error), anything else as JSON. With the
+    /// feature `config` the errors of files by these names begin with file, line and column.
+    fn read_from(&self, place: &str, text: &str) -> Result<FlagSet, FormatError> {
+        let extension = std::path::Path::new(place).extension().and_then(|extension| extension.to_str());
+        match extension {
+            Some("toml" | "yaml" | "yml") => self.read_named(place, text),
+            // A second time, for the place in the error.
+            Some("json") if cfg!(feature = "config") => {
+                self.read(text).or_else(|_| self.read_named(place, text))
+            }
+            _ => self.read(text),
+        }
+    }
+}
+
+impl Flowline {
+    #[cfg(feature = "config")]
+    fn read_named(&self, place: &str, text: &str) -> Result<FlagSet, FormatError> {
+        let file = flowline_core::config::Document::new(place, text);
+        self.read_file(&file).map_err(|error| {
+            let problem = error.to_string();
+            FormatError { source: Some(error.into()), ..FormatError::new(self.name(), problem) }
+        })
+    }
+
+    #[cfg(not(feature = "config"))]
+    fn read_named(&self, place: &str, _text: &str) -> Result<FlagSet, FormatError> {
+        let problem = format!("{place} is no JSON; build with the feature `config` (TOML) or `yaml`");
+        Err(FormatError::new(self.name(), problem))
+    }
 }
 
 /// Where flags go while a document is read.
