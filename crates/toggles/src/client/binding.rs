@@ -147,7 +147,8 @@ pub(super) fn claim(provider: &Arc<dyn Provider>, api: u64) -> bool {
 /// A provider's start: done already if it needs none or is quick, else a future that must be awaited, on whatever runtime the provider
 /// needs.
 ///
-/// Dropped before it is done, it takes the start with it: the provider goes to `ERROR` with a message that says so.
+/// Dropped before it is done, it takes the start with it: the provider goes to `ERROR` with a message that says so. (Unless the start
+/// [goes on by itself](crate::provider::LifeCycle::goes_on_unawaited), as that of a [`Feed`](crate::source::Feed) does.)
 pub struct Initialization {
     state: Starting,
 }
@@ -225,7 +226,12 @@ impl Future for Initialization {
 
 impl Drop for Initialization {
     fn drop(&mut self) {
-        if let Starting::Running { events, .. } = &self.state {
+        if let Starting::Running { events, slot, .. } = &self.state {
+            let goes_on =
+                || slot.provider.life_cycle().is_some_and(crate::provider::LifeCycle::goes_on_unawaited);
+            if contained(goes_on).unwrap_or(false) {
+                return;
+            }
             let message =
                 "the provider's start was dropped before it was done; await what `set_provider` returns";
             events.emit(Event::Error, EventDetails::error(ErrorCode::General, message));

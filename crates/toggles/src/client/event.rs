@@ -40,10 +40,11 @@ impl fmt::Display for Event {
 }
 
 /// What a provider is fit for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[non_exhaustive]
 pub enum ProviderStatus {
     /// It has not started, or was shut down. Evaluations get their default and `PROVIDER_NOT_READY`.
+    #[default]
     NotReady,
     /// It works.
     Ready,

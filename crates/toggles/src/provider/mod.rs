@@ -162,6 +162,12 @@ pub trait LifeCycle: Send + Sync {
     /// Stops, quickly: open work is cancelled or left to finish in the background.
     fn shutdown(&self);
 
+    /// Whether its start goes on when nobody awaits it, because something else drives it. Dropping what binding returns is no error then: the provider
+    /// is not ready until it says that it is. By default the future is the start.
+    fn goes_on_unawaited(&self) -> bool {
+        false
+    }
+
     /// Whether it keeps state by domain and so may be bound to one only.
     fn domain_scoped(&self) -> bool {
         false

@@ -1,8 +1,11 @@
 //! flowline's own engine as a provider.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeSet, VecDeque},
+    future::poll_fn,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
 };
 
 use async_trait::async_trait;
@@ -19,8 +22,8 @@ use crate::{
 
 /// Serves the flags of a [`Toggles`] handle, whatever keeps that up to date.
 ///
-/// Ready as soon as it is bound. Whoever changes the flags tells it with [`notify`](Self::notify), as a [`Feed`](crate::source::Feed) and
-/// [`Flags`](crate::flags::Flags::provider) do, or changes them through it.
+/// Ready as soon as it is bound, unless it was made [`waiting`](Self::waiting). Whoever changes the flags tells it with [`notify`](Self::notify),
+/// as a [`Feed`](crate::source::Feed) and [`Flags`](crate::flags::Flags::provider) do, or changes them through it.
 ///
 /// The rules: a flag without a value for this context (switched off, or its document says so) is the caller's default, with the engine's reason
 /// and without error; a value of another type is `TYPE_MISMATCH`; the engine's errors keep their codes, and the flag's metadata comes along.
@@ -42,15 +45,40 @@ use crate::{
 pub struct TogglesProvider {
     toggles: Toggles,
     name: Arc<str>,
-    /// What it is fit for when it is bound, as an event; and where to tell.
-    now: Mutex<(Event, EventDetails, Option<Emitter>)>,
+    news: Mutex<News>,
+}
+
+/// What it has to tell, and to whom.
+#[derive(Debug, Default)]
+struct News {
+    /// What it is fit for, as the event that said so; `None`: nobody said anything yet.
+    status: Option<(Event, EventDetails)>,
+    /// Where to tell while it is bound.
+    events: Option<Emitter>,
+    /// Counts starts and stops, so that what belongs to an earlier binding is known as such.
+    binding: u64,
+    /// What is still to be told, in order.
+    queue: VecDeque<(Event, EventDetails)>,
+    /// Whether somebody is telling. Handlers run without the lock, and in the order of the events all the same.
+    telling: bool,
+    /// What of the status was told since it was bound.
+    told: Option<Result<(), EvaluationError>>,
+    /// Who waits for the start.
+    waiting: Vec<Waker>,
 }
 
 impl TogglesProvider {
     /// Serves `toggles`.
     pub fn new(toggles: Toggles) -> Self {
-        let now = Mutex::new((Event::Ready, EventDetails::new(), None));
-        Self { toggles, name: "flowline".into(), now }
+        let status = Some((Event::Ready, EventDetails::new()));
+        Self { toggles, name: "flowline".into(), news: Mutex::new(News { status, ..News::default() }) }
+    }
+
+    /// The same, not ready before somebody [says so](Self::notify): until then its clients' status is `NOT_READY`, evaluations are their default with
+    /// `PROVIDER_NOT_READY`, and [`Api::set_provider_and_wait`](crate::client::Api::set_provider_and_wait) waits. Whoever drops what
+    /// [`Api::set_provider`](crate::client::Api::set_provider) returns changes nothing by it.
+    pub fn waiting(toggles: Toggles) -> Self {
+        Self { toggles, name: "flowline".into(), news: Mutex::default() }
     }
 
     /// The same under another name.
@@ -75,18 +103,51 @@ impl TogglesProvider {
     }
 
     /// Tells the clients what happened to the flags. What changes the status is remembered for when the provider is bound later.
+    ///
+    /// Handlers run on this thread, in the order of the events; while another thread is telling, that one tells this as well.
     pub fn notify(&self, event: Event, details: EventDetails) {
-        let events = {
-            let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut news = self.news();
             if event != Event::ConfigurationChanged {
-                now.0 = event;
-                details.clone_into(&mut now.1);
+                news.status = Some((event, details.clone()));
             }
-            now.2.clone()
-        };
-        if let Some(events) = events {
-            events.emit(event, details);
+            if news.events.is_some() {
+                news.queue.push_back((event, details));
+            }
         }
+        self.tell();
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what is in the queue, unless somebody does already.
+    fn tell(&self) {
+        let mut news = self.news();
+        if mem::replace(&mut news.telling, true) {
+            return;
+        }
+        while let Some((event, details)) = news.queue.pop_front() {
+            let (binding, events) = (news.binding, news.events.clone());
+            drop(news);
+            let told = started(event, &details);
+            if let Some(events) = events {
+                events.emit(event, details);
+            }
+            let waiting = {
+                let mut news = self.news();
+                if news.binding == binding && told.is_some() {
+                    news.told = told;
+                    mem::take(&mut news.waiting)
+                } else {
+                    Vec::new()
+                }
+            };
+            waiting.into_iter().for_each(Waker::wake);
+            news = self.news();
+        }
+        news.telling = false;
     }
 
     fn resolve<T>(
@@ -97,6 +158,19 @@ impl TogglesProvider {
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Resolved<T> {
         self.toggles.evaluate(key, context.engine(), |evaluation| resolution(key, &evaluation, default, read))
+    }
+}
+
+/// What an event means for a start; `None`: nothing.
+fn started(event: Event, details: &EventDetails) -> Option<Result<(), EvaluationError>> {
+    match event {
+        Event::Ready | Event::Stale => Some(Ok(())),
+        Event::Error => {
+            let code = details.error_code.unwrap_or(ErrorCode::General);
+            let message = details.message.clone().unwrap_or_else(|| "the flags are not ready".into());
+            Some(Err(EvaluationError::new(code, message)))
+        }
+        Event::ConfigurationChanged => None,
     }
 }
 
@@ -171,21 +245,46 @@ impl Provider for TogglesProvider {
 #[async_trait]
 impl LifeCycle for TogglesProvider {
     async fn initialize(&self, start: Start) -> Result<(), EvaluationError> {
-        let (event, details) = {
-            let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-            now.2 = Some(start.events.clone());
-            (now.0, now.1.clone())
+        let binding = {
+            let mut news = self.news();
+            news.binding += 1;
+            news.events = Some(start.events);
+            news.queue = news.status.clone().into_iter().collect();
+            news.told = None;
+            news.binding
         };
-        start.events.emit(event, details.clone());
-        if event == Event::Error {
-            let code = details.error_code.unwrap_or(ErrorCode::General);
-            return Err(EvaluationError::new(code, details.message.unwrap_or_default()));
-        }
-        Ok(())
+        self.tell();
+        poll_fn(|context| {
+            let mut news = self.news();
+            if news.binding != binding {
+                let message = "the provider was shut down before its flags were ready";
+                return Poll::Ready(Err(EvaluationError::new(ErrorCode::ProviderNotReady, message)));
+            }
+            if let Some(told) = &news.told {
+                return Poll::Ready(told.clone());
+            }
+            if !news.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                news.waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     fn shutdown(&self) {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).2 = None;
+        let waiting = {
+            let mut news = self.news();
+            news.binding += 1;
+            news.events = None;
+            news.queue.clear();
+            mem::take(&mut news.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whoever changes the flags says when they are ready, whether or not anybody waits for it.
+    fn goes_on_unawaited(&self) -> bool {
+        true
     }
 }
 
@@ -254,6 +353,55 @@ mod tests {
         drop(api.set_provider(Arc::clone(&provider) as Arc<dyn Provider>).unwrap());
         assert_eq!(api.client().provider_status(), ProviderStatus::Stale);
         provider.notify(Event::Ready, EventDetails::new());
+        assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_is_not_ready_until_somebody_says_so() {
+        let provider = Arc::new(TogglesProvider::waiting(toggles()));
+        let (api, told) = (isolated::api(), Arc::new(Mutex::new(Vec::new())));
+        for event in [Event::Ready, Event::Error] {
+            let tell = Arc::clone(&told);
+            api.add_handler(event, move |_| tell.lock().unwrap().push(event));
+        }
+        drop(api.set_provider(Arc::clone(&provider) as Arc<dyn Provider>).unwrap());
+        assert_eq!(api.client().provider_status(), ProviderStatus::NotReady);
+        let details = api.client().boolean_details("on", false, ());
+        assert_eq!((details.value, details.error_code()), (false, Some(ErrorCode::ProviderNotReady)));
+        assert!(told.lock().unwrap().is_empty());
+        provider.notify(Event::Ready, EventDetails::new());
+        assert_eq!(*told.lock().unwrap(), [Event::Ready], "once");
+        assert!(api.client().boolean("on", false, ()));
+
+        // Waiting for it ends with what is said first, or with the end of the binding.
+        let provider = Arc::new(TogglesProvider::waiting(toggles()));
+        let mut starting = api.set_provider(Arc::clone(&provider) as Arc<dyn Provider>).unwrap();
+        assert!(starting.outcome().is_none());
+        provider.notify(Event::Error, EventDetails::error(ErrorCode::General, "gone"));
+        assert_eq!((&mut starting).await.unwrap_err().to_string(), "GENERAL: gone");
+        let provider = Arc::new(TogglesProvider::waiting(toggles()));
+        let starting = api.set_provider(provider).unwrap();
+        api.shutdown();
+        assert_eq!(starting.await.unwrap_err().code, ErrorCode::ProviderNotReady);
+        assert_eq!(api.client().provider_status(), ProviderStatus::NotReady);
+    }
+
+    #[test]
+    fn what_handlers_tell_in_turn_is_told_after_what_they_were_told() {
+        let provider = Arc::new(TogglesProvider::new(toggles()));
+        let (api, told) = (isolated::api(), Arc::new(Mutex::new(Vec::new())));
+        drop(api.set_provider(Arc::clone(&provider) as Arc<dyn Provider>).unwrap());
+        let again = Arc::clone(&provider);
+        api.add_handler(Event::Stale, move |_| again.notify(Event::Ready, EventDetails::message("back")));
+        for event in [Event::Stale, Event::Ready] {
+            let tell = Arc::clone(&told);
+            api.add_handler(event, move |details| {
+                tell.lock().unwrap().push((event, details.message.clone()));
+            });
+        }
+        told.lock().unwrap().clear();
+        provider.notify(Event::Stale, EventDetails::new());
+        assert_eq!(*told.lock().unwrap(), [(Event::Stale, None), (Event::Ready, Some("back".into()))]);
         assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
     }
 }

@@ -4,10 +4,13 @@ use std::{
     convert::Infallible,
     fmt, fs, io, mem,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use flowline_core::{Timestamp, clock::Clock, digest::Digest, error::chain};
+use flowline_core::{SignedDuration, Timestamp, clock::Clock, digest::Digest, error::chain};
 
 use super::{
     FlagSource, Loaded, SourceError, Tag,
@@ -22,6 +25,9 @@ use crate::{
     provider::TogglesProvider,
 };
 
+/// How long the source is not listened to after a failure: one that always has news can't keep a program busy with what it can't use.
+const BREATH: SignedDuration = SignedDuration::from_millis(250);
+
 /// A source, a format, and the handle and provider that they feed.
 ///
 /// [`begin`](Self::begin) serves the last good document from disk if there is one; [`run`](Self::run) drives the rest for as long as it is polled,
@@ -30,7 +36,8 @@ use crate::{
 /// *Guarantees*
 /// 1. What is served was read whole and without error; whatever else comes, the last good document stays in service.
 /// 2. The file on disk holds a whole good document or is not there, after a crash at any point. It is read once, by `begin`.
-/// 3. Clients hear of it when flags are ready, changed (and which), stale, and ready again.
+/// 3. Clients hear of it when flags are ready, changed (and which), stale, and ready again. Before the first document they are not ready; the
+///    first load that fails without anything to serve is an error, one that is refused is fatal, and the first document ends both.
 pub struct Feed {
     source: Arc<dyn FlagSource>,
     format: Box<dyn Format + Send + Sync>,
@@ -54,20 +61,19 @@ struct Inner {
     due: Option<Timestamp>,
     /// Why the last load failed.
     trouble: Option<String>,
+    /// The document in service that could not be kept on disk, and why.
+    unkept: Option<(String, String)>,
 }
 
 impl Feed {
-    /// Documents of `format` from `source`.
+    /// Documents of `format` from `source`. Of a format that has several syntaxes, the end of the source's [place](FlagSource::place) says which it is:
+    /// our own flags from `flags.toml` or `flags.yaml` are read as such (features `config`, `yaml`).
     pub fn new(
         source: Arc<dyn FlagSource>,
         format: impl Format + Send + Sync + 'static,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let provider = Arc::new(TogglesProvider::new(Toggles::default()));
-        provider.notify(
-            Event::Error,
-            EventDetails::error(ErrorCode::ProviderNotReady, "no flags were loaded yet"),
-        );
+        let provider = Arc::new(TogglesProvider::waiting(Toggles::default()));
         Self {
             source,
             format: Box::new(format),
@@ -86,7 +92,8 @@ impl Feed {
         self
     }
 
-    /// The same, with the last good document kept in the file `path`.
+    /// The same, with the last good document kept in the file `path`. Its directory is made if it is missing. A disk that can't be written costs the start
+    /// from it, nothing more: that shows in [`trouble`](Self::trouble), and each further load tries again.
     #[must_use]
     pub fn cached_in(mut self, path: impl Into<PathBuf>) -> Self {
         self.cache = Some(path.into());
@@ -98,14 +105,17 @@ impl Feed {
         self.provider.toggles()
     }
 
-    /// The provider to bind to an API. It may be bound at any time.
+    /// The provider to bind to an API. It may be bound at any time, and is not ready before the first document: somebody must drive [`run`](Self::run) (or
+    /// [`load`](Self::load)) while [`Api::set_provider_and_wait`](crate::client::Api::set_provider_and_wait) waits.
     pub fn provider(&self) -> Arc<TogglesProvider> {
         Arc::clone(&self.provider)
     }
 
-    /// Why the last load failed; `None` if it did not.
+    /// Why the last load failed, and why the last good document is not on disk; `None` if all is well.
     pub fn trouble(&self) -> Option<String> {
-        self.inner().trouble.clone()
+        let inner = self.inner();
+        let unkept = inner.unkept.as_ref().map(|(_, why)| why);
+        inner.trouble.iter().chain(unkept).cloned().reduce(|all, one| format!("{all}; {one}"))
     }
 
     /// When the source is asked next; `None` before [`begin`](Self::begin).
@@ -147,31 +157,52 @@ impl Feed {
                 })?;
                 self.inner().tag = tag;
                 if changed {
-                    self.remember(&text);
+                    self.remember(text);
                 }
                 Ok(changed)
             }
         });
         match outcome {
             Ok(changed) => {
-                self.inner().trouble = None;
+                let unkept = {
+                    let mut inner = self.inner();
+                    inner.trouble = None;
+                    if changed { None } else { inner.unkept.take() }
+                };
+                if let Some((text, _)) = unkept {
+                    self.remember(text);
+                }
                 self.happened(Happened::Loaded { changed });
                 Ok(())
             }
             Err(error) => {
                 self.inner().trouble = Some(chain(&error));
-                self.happened(Happened::Failed { refused: matches!(error, SourceError::Refused { .. }) });
+                let retry_after = match error {
+                    SourceError::Status { retry_after, .. } => retry_after,
+                    _ => None,
+                };
+                let refused = matches!(error, SourceError::Refused { .. });
+                self.happened(Happened::Failed { refused, retry_after });
                 Err(error)
             }
         }
     }
 
-    /// Loads again and again, by the policy, and sooner when the source says so.
+    /// Loads again and again, by the policy, and sooner when the source says so (after a failure not at once, but a quarter of a second later).
     pub async fn run(&self) -> Infallible {
         self.begin();
         loop {
-            let due = self.inner().due.unwrap_or(Timestamp::MIN);
-            let _either = race(self.clock.sleep_until(due), self.source.watch()).await;
+            let (due, failed) = {
+                let inner = self.inner();
+                (inner.due.unwrap_or(Timestamp::MIN), inner.state.failures > 0)
+            };
+            let heard = async {
+                if failed {
+                    self.clock.sleep(BREATH).await;
+                }
+                self.source.watch().await;
+            };
+            let _either = race(self.clock.sleep_until(due), heard).await;
             // What failed was told, and is in `trouble`.
             let _told = self.load().await;
         }
@@ -187,7 +218,7 @@ impl Feed {
         if self.inner().digest == Some(digest) {
             return Ok(false);
         }
-        let set = self.format.read(text)?;
+        let set = self.format.read_from(&self.source.place(), text)?;
         let prints = Prints::of(&set);
         self.toggles().replace(Ruleset::compile(set));
         let mut inner = self.inner();
@@ -197,14 +228,13 @@ impl Feed {
         Ok(true)
     }
 
-    /// Writes the document to disk. A disk that can't be written costs the start from it, nothing more: it shows in [`trouble`](Self::trouble).
-    fn remember(&self, text: &str) {
-        if let Some(path) = &self.cache
-            && let Err(error) = write_whole(path, text)
-        {
-            let trouble = format!("cannot keep the last good document in {}: {error}", path.display());
-            self.inner().trouble = Some(trouble);
-        }
+    /// Writes the document to disk.
+    fn remember(&self, text: String) {
+        let Some(path) = &self.cache else { return };
+        let written = write_whole(path, &text);
+        self.inner().unkept = written.err().map(|error| {
+            (text, format!("cannot keep the last good document in {}: {error}", path.display()))
+        });
     }
 
     fn happened(&self, happened: Happened) {
@@ -250,13 +280,25 @@ impl fmt::Debug for Feed {
     }
 }
 
-/// Writes beside the file, then renames over it: readers and crashes find the old one or the new one.
+/// Writes beside the file, then renames over it: readers and crashes find the old one or the new one. Each writer has a file of its own for that, so
+/// that several feeds, of several processes, may keep the same file.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    let process = if cfg!(target_family = "wasm") { 0 } else { std::process::id() };
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(format!(".{process}-{}.new", WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let beside = PathBuf::from(beside);
-    let file = fs::File::create(&beside)?;
-    io::Write::write_all(&mut &file, text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+    let write = || {
+        let file = fs::File::create(&beside)?;
+        io::Write::write_all(&mut &file, text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    write().inspect_err(|_| {
+        // What could not be written is of no use to anybody; if it can't be removed either, it harms nobody.
+        let _removed = fs::remove_file(&beside);
+    })
 }

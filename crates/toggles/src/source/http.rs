@@ -80,7 +80,7 @@ impl FlagSource for HttpSource {
             limit: self.limit,
         };
         let answer = self.fetch.fetch(request).await?;
-        let place = self.place();
+        let (place, retry_after) = (self.place(), answer.retry_after());
         match answer.status {
             304 if known.is_some() => Ok(Loaded::Same),
             200 => {
@@ -98,7 +98,7 @@ impl FlagSource for HttpSource {
                 Ok(Loaded::New { text, tag })
             }
             status @ (401 | 403) => Err(SourceError::Refused { place, status }),
-            status => Err(SourceError::Status { place, status }),
+            status => Err(SourceError::Status { place, status, retry_after }),
         }
     }
 }

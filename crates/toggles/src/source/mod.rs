@@ -2,7 +2,7 @@
 //!
 //! | source | what it is |
 //! | --- | --- |
-//! | [`FileSource`] | a file, atomically replaced or edited in place |
+//! | [`FileSource`] | a file, watched; atomically replaced or edited in place |
 //! | [`HttpSource`] | a document behind a URL, with entity tags; [`HttpSource::unleash`] for a server of Unleash's client API |
 //! | [`UnleashDelta`] | the same server's delta API, put together to whole documents |
 //! | [`StoreSource`] | the flags that [`Flags`](crate::flags::Flags) keeps in a [`Store`](flowline_core::store::Store), in one scope |
@@ -33,7 +33,10 @@ mod unleash;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
-use flowline_core::error::{BoxError, ErrorKind, Kinded};
+use flowline_core::{
+    SignedDuration,
+    error::{BoxError, ErrorKind, Kinded},
+};
 
 pub use delta::UnleashDelta;
 pub use feed::Feed;
@@ -81,7 +84,8 @@ pub trait FlagSource: Debug + Send + Sync {
     /// Loads the document if it is not the one that `known` marks.
     async fn load(&self, known: Option<&Tag>) -> Result<Loaded, SourceError>;
 
-    /// Returns when loading may be worth while before its time; by default never. May be dropped.
+    /// Returns when loading may be worth while before its time; by default never. May be dropped. A change that came since the last load, also
+    /// one that failed, must not be missed; what was there then already must not be told again.
     async fn watch(&self) {
         std::future::pending::<()>().await;
     }
@@ -120,12 +124,17 @@ pub enum SourceError {
         status: u16,
     },
     /// The server answers with a status that is no document.
-    #[error("cannot load flags from {place}: it answered with status {status}")]
+    #[error(
+        "cannot load flags from {place}: it answered with status {status}{}",
+        .retry_after.map(|wait| format!(", and asks to be left alone for {wait:#}")).unwrap_or_default()
+    )]
     Status {
         /// Where.
         place: String,
         /// The status.
         status: u16,
+        /// How long it asks to be left alone; see [`Response::retry_after`].
+        retry_after: Option<SignedDuration>,
     },
     /// It is larger than the limit.
     #[error(
@@ -138,7 +147,7 @@ pub enum SourceError {
         limit: usize,
     },
     /// What came is no document.
-    #[error("cannot use what came from {place}: {problem}; the last good document stays in service")]
+    #[error("cannot use what came from {place} (the last good document stays in service): {problem}")]
     Unusable {
         /// Where.
         place: String,

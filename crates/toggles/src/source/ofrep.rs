@@ -113,7 +113,7 @@ impl Ofrep {
                 Ok(Some(Bulk { flags, tag: answer.header("etag").map(str::to_owned) }))
             }
             status @ (401 | 403) => Err(SourceError::Refused { place, status }),
-            status => Err(SourceError::Status { place, status }),
+            status => Err(SourceError::Status { place, status, retry_after: answer.retry_after() }),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use flowline_core::{SignedDuration, Timestamp};
 
-use crate::client::Event;
+use crate::client::{Event, ProviderStatus};
 
 /// How often, and how patient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Policy {
     pub first_wait: SignedDuration,
     /// The longest wait.
     pub longest_wait: SignedDuration,
+    /// The longest wait that a server may ask for; what it asks beyond that is not granted.
+    pub longest_asked: SignedDuration,
     /// How old the last success may be before what is served counts as stale. Looked at when a load fails.
     pub stale_after: SignedDuration,
     /// Spreads the waits of many programs; give each its own.
@@ -23,13 +25,14 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// Every 15 s, 10 s for a load, 1 s to 2 min between failures, stale after 1 min.
+    /// Every 15 s, 10 s for a load, 1 s to 2 min between failures, up to 1 h if the server asks for it, stale after 1 min.
     fn default() -> Self {
         Self {
             every: SignedDuration::from_secs(15),
             limit: SignedDuration::from_secs(10),
             first_wait: SignedDuration::from_secs(1),
             longest_wait: SignedDuration::from_mins(2),
+            longest_asked: SignedDuration::from_hours(1),
             stale_after: SignedDuration::from_mins(1),
             seed: 0,
         }
@@ -45,8 +48,8 @@ pub struct State {
     pub good: Option<Timestamp>,
     /// Whether there is a document to serve.
     pub serving: bool,
-    /// What was told last, of what changes the status.
-    pub told: Option<Event>,
+    /// The status that follows from what was told.
+    pub told: ProviderStatus,
 }
 
 /// What happened.
@@ -66,6 +69,8 @@ pub enum Happened {
     Failed {
         /// Whether the credentials were refused: trying again is pointless until somebody does something.
         refused: bool,
+        /// How long the server asks to be left alone.
+        retry_after: Option<SignedDuration>,
     },
 }
 
@@ -84,8 +89,9 @@ pub enum Action {
 ///
 /// - a document from the disk is served at once and counts as stale until the source answers;
 /// - a first success, and one after failures that were told of, is [`Event::Ready`]; another document is [`Event::ConfigurationChanged`];
-/// - a failure is told only if there is nothing to serve ([`Event::Error`], or fatal if refused), or when what is served has become stale;
-/// - waits after failures double up to a limit, each between half of itself and all of itself, by the seed.
+/// - a failure is told only if there is nothing to serve ([`Event::Error`], or fatal once it is refused), or when what is served has become stale;
+/// - waits after failures double up to a limit, each between half of itself and all of itself, by the seed; a server that asks for a longer
+///   one gets it, up to a limit of its own.
 ///
 /// ```
 /// use flowline_core::{SignedDuration, Timestamp};
@@ -102,36 +108,36 @@ pub fn decide(state: &State, happened: Happened, now: Timestamp, policy: &Policy
         Happened::Began { cached } => {
             if cached {
                 next.serving = true;
-                next.told = Some(Event::Stale);
+                next.told = ProviderStatus::Stale;
                 actions.push(Action::Tell(Event::Stale));
             }
             SignedDuration::ZERO
         }
         Happened::Loaded { changed } => {
             let first = !state.serving;
-            next = State { failures: 0, good: Some(now), serving: true, told: Some(Event::Ready) };
+            next = State { failures: 0, good: Some(now), serving: true, told: ProviderStatus::Ready };
             if changed && !first {
                 actions.push(Action::Tell(Event::ConfigurationChanged));
             }
-            if state.told != Some(Event::Ready) {
+            if state.told != ProviderStatus::Ready {
                 actions.push(Action::Tell(Event::Ready));
             }
             policy.every.max(SignedDuration::from_millis(1))
         }
-        Happened::Failed { refused } => {
+        Happened::Failed { refused, retry_after } => {
             next.failures = state.failures.saturating_add(1);
             let old = state.good.is_none_or(|good| now.duration_since(good) >= policy.stale_after);
-            let tell = match (state.serving, old) {
-                (false, _) => Some(Event::Error),
-                (true, true) => Some(Event::Stale),
-                (true, false) => None,
+            let (told, tell) = match (state.serving, state.told) {
+                (false, ProviderStatus::Fatal) => (ProviderStatus::Fatal, None),
+                (false, _) if refused => (ProviderStatus::Fatal, Some(Action::TellFatal)),
+                (false, _) => (ProviderStatus::Error, Some(Action::Tell(Event::Error))),
+                (true, _) if old => (ProviderStatus::Stale, Some(Action::Tell(Event::Stale))),
+                (true, told) => (told, None),
             };
-            if let Some(event) = tell.filter(|event| state.told != Some(*event)) {
-                next.told = Some(event);
-                let fatal = refused && event == Event::Error;
-                actions.push(if fatal { Action::TellFatal } else { Action::Tell(event) });
-            }
-            wait_after(next.failures, policy)
+            actions.extend(tell.filter(|_| told != state.told));
+            next.told = told;
+            let asked = retry_after.unwrap_or_default().min(policy.longest_asked);
+            wait_after(next.failures, policy).max(asked)
         }
     };
     actions.push(Action::LoadAt(now.checked_add(wait).unwrap_or(Timestamp::MAX)));
@@ -166,6 +172,10 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
+    const fn failed(refused: bool) -> Happened {
+        Happened::Failed { refused, retry_after: None }
+    }
+
     fn told(actions: &[Action]) -> Vec<Action> {
         actions.iter().copied().filter(|action| !matches!(action, Action::LoadAt(_))).collect()
     }
@@ -177,12 +187,12 @@ mod tests {
         let (state, actions) = decide(&state, Happened::Loaded { changed: true }, NOW, &policy);
         assert_eq!(told(&actions), [Action::Tell(Event::Ready)]);
         let soon = NOW + SignedDuration::from_secs(20);
-        let (state, actions) = decide(&state, Happened::Failed { refused: false }, soon, &policy);
+        let (state, actions) = decide(&state, failed(false), soon, &policy);
         assert_eq!(told(&actions), [], "not stale yet");
         let later = NOW + SignedDuration::from_secs(61);
-        let (state, actions) = decide(&state, Happened::Failed { refused: true }, later, &policy);
+        let (state, actions) = decide(&state, failed(true), later, &policy);
         assert_eq!(told(&actions), [Action::Tell(Event::Stale)]);
-        let (state, actions) = decide(&state, Happened::Failed { refused: false }, later, &policy);
+        let (state, actions) = decide(&state, failed(false), later, &policy);
         assert_eq!((told(&actions), state.failures), (vec![], 3));
         let (state, actions) = decide(&state, Happened::Loaded { changed: false }, later, &policy);
         assert_eq!(told(&actions), [Action::Tell(Event::Ready)]);
@@ -193,14 +203,37 @@ mod tests {
     #[test]
     fn without_a_document_a_failure_is_an_error_and_a_refusal_fatal() {
         let policy = Policy::default();
-        let (_, actions) = decide(&State::default(), Happened::Failed { refused: false }, NOW, &policy);
+        let (_, actions) = decide(&State::default(), failed(false), NOW, &policy);
         assert_eq!(told(&actions), [Action::Tell(Event::Error)]);
-        let (_, actions) = decide(&State::default(), Happened::Failed { refused: true }, NOW, &policy);
+        let (_, actions) = decide(&State::default(), failed(true), NOW, &policy);
         assert_eq!(told(&actions), [Action::TellFatal]);
+        let (state, _) = decide(&State::default(), failed(false), NOW, &policy);
+        let (state, actions) = decide(&state, failed(true), NOW, &policy);
+        assert_eq!(told(&actions), [Action::TellFatal], "also if it is not the first failure");
+        let (state, actions) = decide(&state, failed(false), NOW, &policy);
+        assert_eq!(told(&actions), [], "and it stays so");
+        let (_, actions) = decide(&state, Happened::Loaded { changed: true }, NOW, &policy);
+        assert_eq!(told(&actions), [Action::Tell(Event::Ready)], "until it works");
         let (state, actions) = decide(&State::default(), Happened::Began { cached: true }, NOW, &policy);
         assert_eq!(told(&actions), [Action::Tell(Event::Stale)]);
-        let (_, actions) = decide(&state, Happened::Failed { refused: true }, NOW, &policy);
+        let (_, actions) = decide(&state, failed(true), NOW, &policy);
         assert_eq!(told(&actions), [], "stale already");
+    }
+
+    #[test]
+    fn a_server_that_asks_to_be_left_alone_is_left_alone_within_bounds() {
+        let policy = Policy::default();
+        let wait = |asked: Option<SignedDuration>| {
+            let failed = Happened::Failed { refused: false, retry_after: asked };
+            let (_, actions) = decide(&State::default(), failed, NOW, &policy);
+            let Some(Action::LoadAt(due)) = actions.last() else { panic!("it loads again") };
+            due.duration_since(NOW)
+        };
+        let own = wait(None);
+        assert!(own <= policy.first_wait);
+        let asked = [SignedDuration::from_mins(-1), SignedDuration::ZERO, SignedDuration::from_mins(7)];
+        assert_eq!(asked.map(|asked| wait(Some(asked))), [own, own, SignedDuration::from_mins(7)]);
+        assert_eq!(wait(Some(SignedDuration::MAX)), policy.longest_asked);
     }
 
     proptest! {

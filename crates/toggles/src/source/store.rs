@@ -83,6 +83,8 @@ impl FlagSource for StoreSource {
 
     async fn load(&self, known: Option<&Tag>) -> Result<Loaded, SourceError> {
         let head = self.store.head().await.map_err(|error| self.failed(error))?;
+        // Looked at from here on, also if it comes to nothing: what can't be read is no news until it changes.
+        self.saw(head);
         let documents = self.store.list(flags::PREFIX).await.map_err(|error| self.failed(error))?;
         let document = {
             let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +95,6 @@ impl FlagSource for StoreSource {
             problem: "it cannot be written as JSON".to_owned(),
             source: Some(error.into()),
         })?;
-        self.saw(head);
         if text.len() > self.limit {
             return Err(SourceError::TooLarge { place: self.place(), limit: self.limit });
         }

@@ -99,10 +99,11 @@ impl UnleashClient {
             body: body.to_string().into_bytes(),
             limit: 1 << 16,
         };
-        match self.fetch.fetch(request).await?.status {
+        let answer = self.fetch.fetch(request).await?;
+        match answer.status {
             200..=299 => Ok(()),
             status @ (401 | 403) => Err(SourceError::Refused { place: url, status }),
-            status => Err(SourceError::Status { place: url, status }),
+            status => Err(SourceError::Status { place: url, status, retry_after: answer.retry_after() }),
         }
     }
 }

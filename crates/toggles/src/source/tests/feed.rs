@@ -28,10 +28,17 @@ async fn clients_hear_of_ready_change_stale_and_recovery() {
     }
     drop(api.set_provider(feed.provider()).unwrap());
     let take = || std::mem::take(&mut *told.lock().unwrap());
-    assert_eq!(take(), [Event::Error], "nothing was loaded yet");
+    assert_eq!(take(), [], "nothing was tried yet");
+    assert_eq!(api.client().provider_status(), ProviderStatus::NotReady);
+    let early = api.client().boolean_details("a", false, ());
+    assert_eq!((early.value, early.error_code()), (false, Some(ErrorCode::ProviderNotReady)));
+    feed.begin();
+    assert_eq!(api.client().provider_status(), ProviderStatus::NotReady, "there is nothing on disk");
     feed.load().await.unwrap_err();
     assert_eq!(api.client().provider_status(), ProviderStatus::Error);
-    take();
+    assert_eq!(take(), [Event::Error]);
+    feed.load().await.unwrap_err();
+    assert_eq!(take(), [], "told once");
     server.then([good(&["a"], "1"), good(&["b"], "2")]);
     feed.load().await.unwrap();
     assert_eq!(take(), [Event::Ready]);
@@ -51,15 +58,91 @@ async fn clients_hear_of_ready_change_stale_and_recovery() {
 
 #[tokio::test]
 async fn credentials_that_are_refused_from_the_start_are_fatal_until_they_work() {
-    let server = Server::doing([answer("403 No", "", ""), good(&["a"], "1")]).await;
+    let no = || answer("403 No", "", "");
+    let clock = ManualClock::default();
+    for before in [vec![no()], vec![answer("500 Oops", "", ""), no()], vec![no(), answer("500 Oops", "", "")]]
+    {
+        let loads = before.len();
+        let server = Server::doing(before).await;
+        let feed = feed(&server, &clock);
+        let api = isolated::api();
+        for _ in 0..loads {
+            feed.load().await.unwrap_err();
+        }
+        drop(api.set_provider(feed.provider()).unwrap());
+        assert_eq!(api.client().provider_status(), ProviderStatus::Fatal);
+        server.then([good(&["a"], "1")]);
+        feed.load().await.unwrap();
+        assert!(api.client().boolean("a", false, ()));
+    }
+}
+
+#[tokio::test]
+async fn binding_may_wait_for_the_first_document() {
+    let server = Server::doing([good(&["a"], "1")]).await;
+    let feed = Arc::new(feed(&server, &ManualClock::default()));
+    let runs = Arc::clone(&feed);
+    let task = tokio::spawn(async move {
+        runs.run().await;
+    });
+    let api = isolated::api();
+    api.set_provider_and_wait(feed.provider()).await.unwrap();
+    assert!(api.client().boolean("a", false, ()));
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_is_asked_again_no_earlier() {
+    let dates = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 08:59:37 GMT\r\n";
+    let server = Server::doing([
+        answer("429 Slow down", "retry-after: 300\r\n", ""),
+        answer("503 Later", dates, ""),
+        answer("503 Later", "retry-after: 999999\r\n", ""),
+    ])
+    .await;
     let clock = ManualClock::default();
     let feed = feed(&server, &clock);
-    let api = isolated::api();
-    feed.load().await.unwrap_err();
-    drop(api.set_provider(feed.provider()).unwrap());
-    assert_eq!(api.client().provider_status(), ProviderStatus::Fatal);
+    for minutes in [5, 10, 60] {
+        let error = feed.load().await.unwrap_err();
+        assert!(error.to_string().contains("asks to be left alone for"), "{error}");
+        assert_eq!(feed.next_load().unwrap().duration_since(clock.now()), SignedDuration::from_mins(minutes));
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_stays_in_the_trouble_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("missing/too");
+    let cache = directory.join("flags.json");
+    // A file stands where the directory would be made.
+    fs::write(folder.path().join("missing"), "").unwrap();
+    let same = || answer("304 Not Modified", "", "");
+    let server = Server::doing([good(&["a"], "1"), same(), answer("500 Oops", "", ""), same()]).await;
+    let feed = feed(&server, &ManualClock::default()).cached_in(&cache);
     feed.load().await.unwrap();
-    assert!(api.client().boolean("a", false, ()));
+    assert!(on(&feed, "a"));
+    let told =
+        || feed.trouble().is_some_and(|trouble| trouble.contains("cannot keep the last good document in"));
+    assert!(told());
+    feed.load().await.unwrap();
+    assert!(told(), "a load that went well does not mend the disk");
+    feed.load().await.unwrap_err();
+    assert!(told() && feed.trouble().unwrap().contains("status 500"));
+    fs::remove_file(folder.path().join("missing")).unwrap();
+    feed.load().await.unwrap();
+    assert_eq!(feed.trouble(), None);
+    assert_eq!(
+        fs::read_to_string(&cache).unwrap(),
+        document(&["a"]),
+        "kept, in a directory that was made for it"
+    );
+
+    // What a crash left beside it is in nobody's way.
+    fs::create_dir(directory.join("flags.json.new")).unwrap();
+    server.then([good(&["b"], "2")]);
+    feed.load().await.unwrap();
+    assert_eq!((feed.trouble(), fs::read_to_string(&cache).unwrap()), (None, document(&["b"])));
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 2, "nothing else is left there");
 }
 
 #[tokio::test]

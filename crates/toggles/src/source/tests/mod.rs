@@ -3,6 +3,7 @@
 mod feed;
 mod kinds;
 mod trouble;
+mod watch;
 
 use std::{
     collections::BTreeMap,

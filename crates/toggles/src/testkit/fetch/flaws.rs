@@ -42,7 +42,7 @@ impl Fetch for Flawed {
         match (self.0, answer) {
             (Flaw::LosesHeaders, Ok(answer)) => Ok(Response { headers: Vec::new(), ..answer }),
             (Flaw::FailsOnStatus, Ok(answer)) if answer.status >= 300 => {
-                Err(SourceError::Status { place, status: answer.status })
+                Err(SourceError::Status { place, status: answer.status, retry_after: None })
             }
             (Flaw::Follows, Ok(answer)) if answer.header("location").is_some() => {
                 let url = answer.header("location").unwrap_or_default().to_owned();

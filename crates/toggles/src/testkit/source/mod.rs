@@ -209,11 +209,13 @@ async fn heard(bench: &impl Bench) -> Came {
     gives(bench, tag.as_ref(), 1).await?;
     let mut watching = std::pin::pin!(source.watch());
     let mut left = 20;
-    dropped_when(&mut watching, || {
+    let early = dropped_when(&mut watching, || {
         left -= 1;
         left == 0
-    })
-    .await;
+    });
+    if early.await {
+        return broken("watching ends where nothing changed since the last load");
+    }
     hold(bench, Holds::First).await?;
     if dropped_when(watching, patience()).await { Ok(()) } else { broken("a change meanwhile is missed") }
 }
