@@ -64,6 +64,7 @@ impl Executor for LocalExecutor {
     fn capabilities(&self) -> ExecutorCapabilities {
         ExecutorCapabilities {
             local: true,
+            own_files: true,
             exact_signals: true,
             asks_all: true,
             tells_strays: true,

@@ -111,6 +111,9 @@ pub struct ExecutorCapabilities {
     pub hermetic_network: bool,
     /// It runs on this host, and sees its files: paths mean the same inside.
     pub local: bool,
+    /// It runs on this host, and what a command reads and writes of its declared files is this host's own, not a copy. What is not declared
+    /// may be kept away from it.
+    pub own_files: bool,
     /// A signal that ended the command is told from an exit code of 128 and its number; otherwise such a code counts as the signal.
     pub exact_signals: bool,
     /// A cancel asks every process of the command to stop; otherwise only the first, and the others are killed with its end.
@@ -133,6 +136,7 @@ impl ExecutorCapabilities {
         hermetic_files: false,
         hermetic_network: false,
         local: false,
+        own_files: false,
         exact_signals: false,
         asks_all: false,
         limits: false,

@@ -21,7 +21,7 @@ mod archive;
 mod command;
 #[cfg(all(feature = "container", unix))]
 mod container;
-#[cfg(all(feature = "process", unix))]
+#[cfg(all(feature = "archive", unix))]
 mod elsewhere;
 mod flag;
 mod gate;
@@ -44,7 +44,7 @@ pub use self::archive::{
 };
 #[cfg(all(feature = "container", unix))]
 pub use self::container::{ContainerStep, RunContainer};
-#[cfg(all(feature = "process", unix))]
+#[cfg(all(feature = "archive", unix))]
 pub use self::elsewhere::OnlyHere;
 #[cfg(feature = "http")]
 pub use self::http::{ProbeHttp, ProbeHttpStep};
@@ -52,7 +52,8 @@ pub use self::http::{ProbeHttp, ProbeHttpStep};
 pub use self::sql::SqliteDatabase;
 #[cfg(all(feature = "process", unix))]
 pub use self::sync::{
-    SwitchRelease, SwitchReleaseStep, SwitchedRelease, SyncError, SyncFiles, SyncFilesStep, Synced,
+    SwitchRelease, SwitchReleaseStep, SwitchReleaseThrough, SwitchedRelease, SyncError, SyncFiles,
+    SyncFilesStep, SyncFilesThrough, Synced,
 };
 pub use self::{
     command::{CommandOutput, CommandStep, OtherCommand, RunCommand, Variables},
@@ -77,23 +78,26 @@ use crate::{exec::Executor, plan::IdError, step::Registry};
 /// Adds every step of this module that needs nothing but an executor to `registry`, commands running through `executor`. Those that act on
 /// something of yours ([`ChangeFlagStep`], [`PromoteStep`], [`MigrateStep`]) are added one by one.
 ///
-/// Steps that work on the files of this host (`SyncFiles`, `SwitchRelease`, `PackArchive`, `UnpackArchive`) are refused (`OnlyHere`) if
-/// `executor` works on another, as commands and files would mean two hosts. Add their code again where that is what you mean.
+/// `SyncFiles` and `SwitchRelease` work on the host where commands do: this one, with an executor that has its files
+/// ([`own_files`](crate::exec::ExecutorCapabilities::own_files)), or the executor's (`SyncFilesThrough`). Steps that work on the files of this
+/// host alone (`PackArchive`, `UnpackArchive`) are refused (`OnlyHere`) if `executor` works on another, as commands and files would mean two
+/// hosts. Add their code again where that is what you mean.
 ///
 /// # Errors
 /// None in practice: the kinds' names are well-formed.
 pub fn register(registry: &mut Registry, executor: Arc<dyn Executor>) -> Result<(), IdError> {
     #[cfg(all(feature = "process", unix))]
-    let here = executor.capabilities().local;
-    registry.add(TerraformStep::new(Arc::clone(&executor)))?;
-    registry.add(CommandStep::new(executor))?.add(WaitStep)?.add(PauseStep)?;
-    registry.add(ApprovalGateStep)?.add(TimeGateStep)?.add(SignalGateStep)?;
+    let here = executor.capabilities().own_files;
     #[cfg(all(feature = "process", unix))]
     if here {
         registry.add(SyncFilesStep)?.add(SwitchReleaseStep)?;
     } else {
-        registry.add(elsewhere::Elsewhere(SyncFilesStep))?.add(elsewhere::Elsewhere(SwitchReleaseStep))?;
+        registry.add(SyncFilesThrough::new(Arc::clone(&executor)))?;
+        registry.add(SwitchReleaseThrough::new(Arc::clone(&executor)))?;
     }
+    registry.add(TerraformStep::new(Arc::clone(&executor)))?;
+    registry.add(CommandStep::new(executor))?.add(WaitStep)?.add(PauseStep)?;
+    registry.add(ApprovalGateStep)?.add(TimeGateStep)?.add(SignalGateStep)?;
     #[cfg(all(feature = "archive", unix))]
     if here {
         registry.add(PackArchiveStep)?.add(UnpackArchiveStep)?;

@@ -34,6 +34,9 @@ mod places;
 #[cfg(unix)]
 mod portability;
 #[cfg(test)]
+#[cfg(unix)]
+mod releases;
+#[cfg(test)]
 mod run;
 #[cfg(test)]
 #[cfg(unix)]

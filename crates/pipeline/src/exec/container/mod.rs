@@ -389,6 +389,7 @@ impl Executor for ContainerExecutor {
     fn capabilities(&self) -> ExecutorCapabilities {
         ExecutorCapabilities {
             hermetic_files: true,
+            own_files: true,
             hermetic_network: true,
             limits: true,
             ..ExecutorCapabilities::NONE

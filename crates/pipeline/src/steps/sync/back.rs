@@ -70,7 +70,7 @@ impl Spec for SwitchRelease {
     type Output = SwitchedRelease;
 }
 
-/// The code of [`SwitchRelease`]: on this host.
+/// The code of [`SwitchRelease`] on this host; on another it is [`SwitchReleaseThrough`](super::SwitchReleaseThrough).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SwitchReleaseStep;
 
@@ -91,27 +91,12 @@ impl Step for SwitchReleaseStep {
     }
 
     async fn preview(&self, spec: &SwitchRelease, _: &PreviewContext) -> Result<Preview, StepError> {
-        let resource = touched(spec).map_err(StepError::of)?;
+        touched(spec).map_err(StepError::of)?;
         host::plain(&spec.directory).map_err(StepError::of)?;
         let current = host::current(&spec.directory).map_err(StepError::of)?;
         let to = host::kept(&spec.directory, current.as_deref(), spec.release.as_deref())
             .map_err(StepError::of)?;
-        let fingerprint = match &current {
-            Some(name) => Fingerprint::of(name).map_err(not_json)?,
-            None => Fingerprint::absent(),
-        };
-        let (action, details) = match &current {
-            Some(current) if *current == to => (Action::Keep, Vec::new()),
-            Some(current) => (Action::Update, vec![format!("{current} -> {to}")]),
-            None => (Action::Create, vec![to.clone()]),
-        };
-        let summary = format!("makes {to} the current release of {}", spec.directory.display());
-        let preview = Preview::of(summary, vec![Observed { resource, action, fingerprint, details }]);
-        if action == Action::Keep {
-            let known = SwitchedRelease { release: to };
-            return Ok(preview.knowing(serde_json::to_value(known).map_err(not_json)?));
-        }
-        Ok(preview)
+        shown(spec, current.as_deref(), to)
     }
 
     async fn run(
@@ -137,6 +122,27 @@ impl Step for SwitchReleaseStep {
     }
 }
 
-fn touched(spec: &SwitchRelease) -> Result<ResourceId, SyncError> {
+/// What switching from `current` to `to` is.
+pub(super) fn shown(spec: &SwitchRelease, current: Option<&str>, to: String) -> Result<Preview, StepError> {
+    let resource = touched(spec).map_err(StepError::of)?;
+    let fingerprint = match current {
+        Some(name) => Fingerprint::of(&name).map_err(not_json)?,
+        None => Fingerprint::absent(),
+    };
+    let (action, details) = match current {
+        Some(current) if current == to => (Action::Keep, Vec::new()),
+        Some(current) => (Action::Update, vec![format!("{current} -> {to}")]),
+        None => (Action::Create, vec![to.clone()]),
+    };
+    let summary = format!("makes {to} the current release of {}", spec.directory.display());
+    let preview = Preview::of(summary, vec![Observed { resource, action, fingerprint, details }]);
+    if action == Action::Keep {
+        let known = SwitchedRelease { release: to };
+        return Ok(preview.knowing(serde_json::to_value(known).map_err(not_json)?));
+    }
+    Ok(preview)
+}
+
+pub(super) fn touched(spec: &SwitchRelease) -> Result<ResourceId, SyncError> {
     Ok(tree::resource("dir", &spec.directory)?)
 }

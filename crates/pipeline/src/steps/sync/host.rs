@@ -15,9 +15,13 @@ use std::{
 };
 
 use flowline_core::digest::Digest;
-use serde::{Deserialize, Serialize};
 
-use super::{SyncError, SyncFiles, Synced, exists};
+use super::{
+    SyncError, SyncFiles, Synced, exists,
+    record::{
+        self, Record, Switch, next, ours, record_file, release_of, releases, shared_target, switched_again,
+    },
+};
 use crate::{
     cancel::Cancel,
     step::Context,
@@ -49,37 +53,10 @@ impl Drop for Host {
     }
 }
 
-/// The file `releases.json`.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    format: u32,
-    /// Oldest first; the last [`REMEMBERED`].
-    switches: Vec<Switch>,
-}
-
-/// One run's switch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Switch {
-    /// The step of the run.
-    key: String,
-    /// The release that was current.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
-    to: String,
-    /// The tree of `to`; unknown if it was only switched to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    digest: Option<Digest>,
-    /// Whether this switch made `to`, so that undoing removes it.
-    made: bool,
-}
-
-const REMEMBERED: usize = 200;
 /// As much as is shown of what a lock's holder wrote, in bytes.
 const LONGEST_HOLDER: u64 = 500;
-const INCOMING: &str = ".incoming";
-const REVISION: &str = "REVISION";
+pub(super) const INCOMING: &str = ".incoming";
+pub(super) const REVISION: &str = "REVISION";
 
 /// Looks at both sides and changes nothing.
 pub(super) async fn look(spec: &SyncFiles, cancel: &Cancel) -> Result<Look, SyncError> {
@@ -169,7 +146,7 @@ impl Host {
             name.clone()
         } else {
             self.receive(spec, &source, cancel).await?;
-            format!("{:06}-{}", self.last()? + 1, digest.short())
+            next(&self.names()?, digest)
         };
         let switch = Switch {
             key: key.to_owned(),
@@ -269,8 +246,7 @@ impl Host {
             if let Some(parent) = at.parent() {
                 tree::create_directories(parent)?;
             }
-            let up: PathBuf = path.components().skip(1).map(|_| "..").collect();
-            tree::link(&up.join("../../shared").join(path), &at)?;
+            tree::link(&shared_target(path), &at)?;
         }
         if let Some(revision) = &spec.revision {
             tree::replace(&incoming.join(REVISION), format!("{revision}\n").as_bytes())?;
@@ -293,17 +269,10 @@ impl Host {
         Ok(tree::sync(&self.root)?)
     }
 
-    /// Removes all but the newest releases; never the current one, the one before it, or what is not ours.
+    /// Removes old releases.
     fn clean(&self, keep: usize, record: &Record) -> Result<(), SyncError> {
-        let current = current(&self.root)?;
-        let before = record.switches.iter().rev().find(|switch| Some(&switch.to) == current.as_ref());
-        let before = before.and_then(|switch| switch.from.clone());
-        let names = self.names()?;
-        let old = names.len().saturating_sub(keep.max(1));
-        for name in names.into_iter().take(old) {
-            if Some(&name) != current.as_ref() && Some(&name) != before.as_ref() {
-                tree::remove(&self.releases().join(name))?;
-            }
+        for name in record.outdated(self.names()?, current(&self.root)?.as_deref(), keep) {
+            tree::remove(&self.releases().join(name))?;
         }
         Ok(())
     }
@@ -351,10 +320,6 @@ impl Host {
         names(&self.root)
     }
 
-    fn last(&self) -> Result<u64, SyncError> {
-        Ok(self.names()?.last().and_then(|name| number(name)).unwrap_or(0))
-    }
-
     fn releases(&self) -> PathBuf {
         releases(&self.root)
     }
@@ -364,32 +329,21 @@ impl Host {
     }
 
     fn write(&self, record: &mut Record) -> Result<(), SyncError> {
-        record.format = 1;
-        let old = record.switches.len().saturating_sub(REMEMBERED);
-        record.switches.drain(..old);
-        let path = self.root.join("releases.json");
-        let bytes = serde_json::to_vec_pretty(record)
-            .map_err(|error| SyncError::Record { path: path.clone(), problem: error.to_string() })?;
-        Ok(tree::replace(&path, &bytes)?)
+        Ok(tree::replace(&record_file(&self.root), &record.bytes(&self.root)?)?)
     }
 
     fn switched_again(&self, expected: Option<&str>, found: Option<String>) -> SyncError {
-        SyncError::SwitchedAgain {
-            path: self.root.join("current"),
-            expected: expected.unwrap_or("nothing").to_owned(),
-            found: found.unwrap_or_else(|| "nothing".to_owned()),
-        }
+        switched_again(&self.root, expected, found)
     }
 }
 
 fn record(root: &Path) -> Result<Record, SyncError> {
-    let path = root.join("releases.json");
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
-        Err(error) => return Err(failed("read", &path)(error).into()),
-    };
-    serde_json::from_slice(&bytes).map_err(|error| SyncError::Record { path, problem: error.to_string() })
+    let path = record_file(root);
+    match fs::read(&path) {
+        Ok(bytes) => Record::read(Some(&bytes), root),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
+        Err(error) => Err(failed("read", &path)(error).into()),
+    }
 }
 
 /// Whether the step with `key` began to switch. Only that step says so, which it does in one move before anything can be seen, so this
@@ -398,40 +352,25 @@ pub(super) fn began(root: &Path, key: &str) -> Result<bool, SyncError> {
     Ok(record(root)?.of(key).is_some())
 }
 
-impl Record {
-    fn of(&self, key: &str) -> Option<&Switch> {
-        self.switches.iter().rev().find(|switch| switch.key == key)
-    }
-}
-
 /// The names of the releases that these steps made, oldest first. Nothing else in the directory is ever touched.
 fn names(root: &Path) -> Result<Vec<String>, SyncError> {
     let releases = releases(root);
     let mut names = Vec::new();
     for found in fs::read_dir(&releases).map_err(failed("list", &releases))? {
         let name = found.map_err(failed("list", &releases))?.file_name();
-        names.extend(name.to_str().filter(|name| number(name).is_some()).map(str::to_owned));
+        names.extend(name.into_string());
     }
-    names.sort_by_key(|name| number(name));
-    Ok(names)
+    Ok(ours(names))
 }
 
-/// The release `wanted`, or without a name the newest of those before `current`, if it is there.
+/// The release `wanted` that is there, or without a name the newest of those before `current`.
 pub(super) fn kept(root: &Path, current: Option<&str>, wanted: Option<&str>) -> Result<String, SyncError> {
-    let gone = |release: &str| SyncError::Gone { release: release.to_owned(), releases: releases(root) };
-    if !exists(&releases(root)) {
-        return Err(gone(wanted.unwrap_or("the one before")));
-    }
-    let names = names(root)?;
-    if let Some(wanted) = wanted {
-        return names.into_iter().find(|name| name == wanted).ok_or_else(|| gone(wanted));
-    }
-    let before = |name: &String| number(name) < current.and_then(number);
-    names.into_iter().rev().find(before).ok_or_else(|| gone("the one before"))
+    let names = if exists(&releases(root)) { names(root)? } else { Vec::new() };
+    record::kept(root, names, current, wanted)
 }
 
 /// What a release holds besides the tree of its source.
-fn besides(spec: &SyncFiles) -> Vec<PathBuf> {
+pub(super) fn besides(spec: &SyncFiles) -> Vec<PathBuf> {
     let revision = spec.revision.iter().map(|_| PathBuf::from(REVISION));
     spec.shared.iter().cloned().chain(revision).collect()
 }
@@ -445,7 +384,7 @@ fn is_of_revision(spec: &SyncFiles, at: &Path) -> bool {
 }
 
 /// The tree of the source, which must leave out what is shared.
-async fn source(spec: &SyncFiles, cancel: &Cancel) -> Result<Tree, SyncError> {
+pub(super) async fn source(spec: &SyncFiles, cancel: &Cancel) -> Result<Tree, SyncError> {
     for path in &spec.shared {
         tree::inside(path)?;
     }
@@ -470,8 +409,7 @@ pub(super) fn current(root: &Path) -> Result<Option<String>, SyncError> {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(SyncError::NotALink(link)),
         Err(error) => return Err(failed("read the link", &link)(error).into()),
     };
-    let name = to.strip_prefix("releases").ok().and_then(Path::to_str).filter(|name| number(name).is_some());
-    name.map(|name| Some(name.to_owned())).ok_or(SyncError::NotALink(link))
+    release_of(&to).map(Some).ok_or(SyncError::NotALink(link))
 }
 
 /// Refuses a path that leads through a link, as what is granted is the path.
@@ -480,16 +418,4 @@ pub(super) fn plain(root: &Path) -> Result<(), SyncError> {
     let there = root.ancestors().find(|path| exists(path)).unwrap_or(Path::new("/"));
     let real = there.canonicalize().map_err(failed("look at", there))?;
     if real == there { Ok(()) } else { Err(SyncError::Link { path: there.to_owned(), real }) }
-}
-
-fn releases(root: &Path) -> PathBuf {
-    root.join("releases")
-}
-
-/// The number of a release that this step made: `000017-2cf24dba5fb0`.
-fn number(name: &str) -> Option<u64> {
-    let (number, digest) = name.split_once('-')?;
-    let plain = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
-    let hex = digest.len() == 12 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (plain && hex).then(|| number.parse().ok()).flatten()
 }

@@ -1,7 +1,10 @@
-//! Putting files on this host so that whoever reads them sees the old release or the new one, never a mixture.
+//! Putting files on a host so that whoever reads them sees the old release or the new one, never a mixture.
 
 mod back;
+mod far;
 mod host;
+mod record;
+mod through;
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use flowline_core::{
     digest::Digest,
-    error::{BoxError, ErrorKind, Kinded},
+    error::{BoxError, ErrorKind, Kinded, Retry},
     id::ResourceId,
 };
 use serde::{Deserialize, Serialize};
@@ -19,15 +22,17 @@ use serde::{Deserialize, Serialize};
 use super::tree::{self, TreeError};
 use crate::{
     cancel::Cancel,
+    exec::ExecError,
     step::{
         Action, Context, Effect, Fingerprint, Observed, Preview, PreviewContext, Spec, Step, StepError, Undo,
     },
 };
 pub use back::{SwitchRelease, SwitchReleaseStep, SwitchedRelease};
 use host::{Host, Look};
+pub use through::{SwitchReleaseThrough, SyncFilesThrough};
 
-/// Files on their way into a release directory on this host. Another host is reached by commands through its executor; in a registry that
-/// was made for such an executor this step is refused instead of acting here.
+/// Files of this host on their way into a release directory, on this host ([`SyncFilesStep`]) or on that of an executor
+/// ([`SyncFilesThrough`]): which of them is the registry's matter, so that the same plan means the same on a laptop and over SSH.
 ///
 /// The directory `to` gets this shape:
 ///
@@ -224,6 +229,20 @@ pub enum SyncError {
     /// The revision is not one line.
     #[error("`{}` cannot stand in a REVISION file; give one line without control characters", .0.escape_debug())]
     Revision(String),
+    /// The directory is on another host, and something between here and there failed.
+    #[error("cannot work on the releases through the executor")]
+    Executor {
+        /// What the executor said.
+        source: ExecError,
+    },
+    /// The host of the directory lacks a tool.
+    #[error(
+        "there is no `{0}` on the host of the releases; install it there (coreutils, findutils, util-linux)"
+    )]
+    Tool(String),
+    /// A name cannot be told to another host.
+    #[error("{} cannot be named to another host, as it is not UTF-8 or holds a newline; rename it", .0.display())]
+    Name(PathBuf),
     /// The record of switches can't be read.
     #[error("{} is damaged ({problem}); move it away to begin a new one, the releases stay", .path.display())]
     Record {
@@ -244,16 +263,28 @@ impl Kinded for SyncError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Files { kind, .. } => *kind,
-            Self::Link { .. } | Self::SharedTwice { .. } | Self::Revision(_) => ErrorKind::Invalid,
+            Self::Link { .. } | Self::SharedTwice { .. } | Self::Revision(_) | Self::Name(_) => {
+                ErrorKind::Invalid
+            }
             Self::OtherTree { .. } | Self::NotALink(_) | Self::SwitchedAgain { .. } => ErrorKind::Conflict,
             Self::NotShared(_) | Self::Gone { .. } => ErrorKind::NotFound,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Record { .. } => ErrorKind::Corrupt,
+            Self::Executor { source } => source.kind(),
+            Self::Tool(_) => ErrorKind::Unsupported,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Executor { source } => source.retry(),
+            // By default as the kind does.
+            _ => StepError::new(self.kind(), "").retry(),
         }
     }
 }
 
-/// The code of [`SyncFiles`]: on this host.
+/// The code of [`SyncFiles`] on this host; on another it is [`SyncFilesThrough`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SyncFilesStep;
 
@@ -274,33 +305,8 @@ impl Step for SyncFilesStep {
     }
 
     async fn preview(&self, spec: &SyncFiles, _: &PreviewContext) -> Result<Preview, StepError> {
-        let resource = touched(spec).map_err(StepError::of)?;
-        let Look { current, revision, source } =
-            host::look(spec, &Cancel::new()).await.map_err(StepError::of)?;
-        let found = current.as_ref().map(|(release, tree)| (release.clone(), tree.digest()));
-        let wanted = source.as_ref().map(tree::Tree::digest);
-        let fingerprint = match &found {
-            Some((_, digest)) => Fingerprint::of(digest).map_err(not_json)?,
-            None => Fingerprint::absent(),
-        };
-        let (action, details) = match (&current, &source) {
-            (_, None) => (Action::Run, vec![format!("{} is not there yet", spec.from.display())]),
-            (None, Some(source)) => (Action::Create, source.changes_from(&tree::Tree::default())),
-            (Some((_, current)), Some(source)) if current == source && revision => (Action::Keep, Vec::new()),
-            (Some((_, current)), Some(source)) => {
-                let of = spec.revision.iter().filter(|_| !revision).map(|of| format!("~ REVISION: {of}"));
-                (Action::Update, of.chain(source.changes_from(current)).collect())
-            }
-        };
-        let summary = format!("makes {} the current release of {}", spec.from.display(), spec.to.display());
-        let preview = Preview::of(summary, vec![Observed { resource, action, fingerprint, details }]);
-        match (action, found, wanted) {
-            (Action::Keep, Some((release, digest)), Some(_)) => {
-                let known = serde_json::to_value(Synced { release, digest }).map_err(not_json)?;
-                Ok(preview.knowing(known))
-            }
-            _ => Ok(preview),
-        }
+        touched(spec).map_err(StepError::of)?;
+        shown(spec, host::look(spec, &Cancel::new()).await.map_err(StepError::of)?)
     }
 
     async fn run(&self, spec: &SyncFiles, (): (), context: &Context) -> Result<Synced, StepError> {
@@ -314,6 +320,36 @@ impl Step for SyncFilesStep {
         let resource = touched(spec).map_err(StepError::of)?;
         context.granted(&resource)?;
         undone(&spec.to, context).map_err(StepError::of)
+    }
+}
+
+/// What bringing the source to the directory is, both looked at.
+fn shown(spec: &SyncFiles, look: Look) -> Result<Preview, StepError> {
+    let resource = touched(spec).map_err(StepError::of)?;
+    let Look { current, revision, source } = look;
+    let found = current.as_ref().map(|(release, tree)| (release.clone(), tree.digest()));
+    let wanted = source.as_ref().map(tree::Tree::digest);
+    let fingerprint = match &found {
+        Some((_, digest)) => Fingerprint::of(digest).map_err(not_json)?,
+        None => Fingerprint::absent(),
+    };
+    let (action, details) = match (&current, &source) {
+        (_, None) => (Action::Run, vec![format!("{} is not there yet", spec.from.display())]),
+        (None, Some(source)) => (Action::Create, source.changes_from(&tree::Tree::default())),
+        (Some((_, current)), Some(source)) if current == source && revision => (Action::Keep, Vec::new()),
+        (Some((_, current)), Some(source)) => {
+            let of = spec.revision.iter().filter(|_| !revision).map(|of| format!("~ REVISION: {of}"));
+            (Action::Update, of.chain(source.changes_from(current)).collect())
+        }
+    };
+    let summary = format!("makes {} the current release of {}", spec.from.display(), spec.to.display());
+    let preview = Preview::of(summary, vec![Observed { resource, action, fingerprint, details }]);
+    match (action, found, wanted) {
+        (Action::Keep, Some((release, digest)), Some(_)) => {
+            let known = serde_json::to_value(Synced { release, digest }).map_err(not_json)?;
+            Ok(preview.knowing(known))
+        }
+        _ => Ok(preview),
     }
 }
 
