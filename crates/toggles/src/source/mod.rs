@@ -6,7 +6,7 @@
 //! | [`HttpSource`] | a document behind a URL, with entity tags; [`HttpSource::unleash`] for a server of Unleash's client API |
 //! | [`UnleashDelta`] | the same server's delta API, put together to whole documents |
 //! | [`StoreSource`] | the flags that [`Flags`](crate::flags::Flags) keeps in a [`Store`](flowline_core::store::Store), in one scope |
-//! | [`Ofrep`] | a server that evaluates itself (OpenFeature Remote Evaluation Protocol) |
+//! | [`OfrepSource`] | a server that evaluates itself (OpenFeature Remote Evaluation Protocol), for one context at a time; [`Ofrep`] asks it for each evaluation |
 //!
 //! A program that changes flags itself needs none of these: [`Flags`](crate::flags::Flags) follows the store and hands out handles.
 //!
@@ -22,6 +22,7 @@ mod http;
 #[cfg(feature = "http")]
 mod hyper;
 mod ofrep;
+mod ofrep_flags;
 pub(crate) mod race;
 pub mod schedule;
 mod store;
@@ -46,6 +47,7 @@ pub use http::HttpSource;
 #[cfg(feature = "http")]
 pub use hyper::PlainHttp;
 pub use ofrep::{Bulk, Ofrep};
+pub use ofrep_flags::{OfrepFlags, OfrepSource};
 pub use store::StoreSource;
 pub use unleash::UnleashClient;
 

@@ -11,7 +11,8 @@ use crate::{
     value::Value,
 };
 
-/// A client of an OFREP server. Each call is a request: this is for jobs and for filling caches, not for a hot path.
+/// A client of an OFREP server. Each call is a request: this is for jobs and for filling caches. On a hot path, for one context at a time, serve what
+/// an [`OfrepSource`](super::OfrepSource) holds.
 #[derive(Debug, Clone)]
 pub struct Ofrep {
     fetch: Arc<dyn Fetch>,
@@ -90,34 +91,44 @@ impl Ofrep {
         context: &EvaluationContext,
         known: Option<&Tag>,
     ) -> Result<Option<Bulk>, SourceError> {
+        let Some((flags, tag)) = self.bulk(context, known).await? else { return Ok(None) };
+        let flags = flags
+            .iter()
+            .filter_map(|flag| {
+                let key = flag["key"].as_str()?;
+                Some(
+                    details(key, flag, Value::Null)
+                        .unwrap_or_else(|error| Details::failed(key.into(), Value::Null, error)),
+                )
+            })
+            .collect();
+        Ok(Some(Bulk { flags, tag }))
+    }
+
+    /// The flags as the server wrote them.
+    pub(super) async fn bulk(
+        &self,
+        context: &EvaluationContext,
+        known: Option<&Tag>,
+    ) -> Result<Option<(Vec<Json>, Option<Tag>)>, SourceError> {
         let answer = self.ask("", context, known).await?;
-        let place = self.place("");
+        let (place, retry_after) = (self.place(""), answer.retry_after());
         match answer.status {
             304 if known.is_some() => Ok(None),
             200 => {
-                let body: Json = serde_json::from_slice(&answer.body).unwrap_or_default();
-                let Some(flags) = body["flags"].as_array() else {
-                    let problem = "it is no JSON object with a list `flags`".to_owned();
-                    return Err(SourceError::Unusable { place, problem, source: None });
-                };
-                let flags = flags
-                    .iter()
-                    .filter_map(|flag| {
-                        let key = flag["key"].as_str()?;
-                        Some(
-                            details(key, flag, Value::Null)
-                                .unwrap_or_else(|error| Details::failed(key.into(), Value::Null, error)),
-                        )
-                    })
-                    .collect();
-                Ok(Some(Bulk { flags, tag: answer.header("etag").map(str::to_owned) }))
+                let mut body: Json = serde_json::from_slice(&answer.body).unwrap_or_default();
+                if let Some(Json::Array(flags)) = body.get_mut("flags").map(Json::take) {
+                    return Ok(Some((flags, answer.header("etag").map(str::to_owned))));
+                }
+                let problem = "it is no JSON object with a list `flags`".to_owned();
+                Err(SourceError::Unusable { place, problem, source: None })
             }
             status @ (401 | 403) => Err(SourceError::Refused { place, status }),
-            status => Err(SourceError::Status { place, status, retry_after: answer.retry_after() }),
+            status => Err(SourceError::Status { place, status, retry_after }),
         }
     }
 
-    fn place(&self, path: &str) -> String {
+    pub(super) fn place(&self, path: &str) -> String {
         format!("{}/ofrep/v1/evaluate/flags{path}", self.base)
     }
 
@@ -166,7 +177,7 @@ fn details(key: &str, body: &Json, default: Value) -> Result<Details<Value>, Eva
 }
 
 /// The error that a server states.
-fn stated(body: &Json) -> EvaluationError {
+pub(super) fn stated(body: &Json) -> EvaluationError {
     let code = match body["errorCode"].as_str().unwrap_or_default() {
         "PARSE_ERROR" => ErrorCode::ParseError,
         "TARGETING_KEY_MISSING" => ErrorCode::TargetingKeyMissing,

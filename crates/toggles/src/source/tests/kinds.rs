@@ -105,6 +105,68 @@ async fn an_ofrep_server_evaluates_one_flag_or_all() {
 }
 
 #[tokio::test]
+async fn a_feed_of_an_ofrep_server_is_a_provider_for_one_context() {
+    let bulk = |size: u8, tag: &str| {
+        let flags = serde_json::json!([
+            {"key": "size", "value": size, "variant": "v", "reason": "SPLIT", "metadata": {"team": "shop"}},
+            {"key": "bad", "errorCode": "TARGETING_KEY_MISSING", "errorDetails": "who?"},
+            {"key": "none", "reason": "DISABLED"},
+            {"value": true},
+        ]);
+        answer("200 OK", &format!("etag: \"{tag}\"\r\n"), &serde_json::json!({ "flags": flags }).to_string())
+    };
+    let server = Server::doing([bulk(1, "1"), answer("304 Not Modified", "", "")]).await;
+    let ofrep = Ofrep::new(Arc::new(PlainHttp), &server.url);
+    let ada = EvaluationContext::targeting("ada").with("plan", "gold");
+    let source = Arc::new(OfrepSource::new(ofrep, ada.clone()));
+    let feed =
+        Arc::new(Feed::new(Arc::<OfrepSource>::clone(&source), OfrepFlags, Arc::new(ManualClock::default())));
+    let api = isolated::api();
+    drop(api.set_provider(feed.provider()).unwrap());
+    assert_eq!(api.client().provider_status(), ProviderStatus::NotReady);
+    feed.load().await.unwrap();
+    assert!(server.last_request().contains(r#"{"context":{"plan":"gold","targetingKey":"ada"}}"#));
+    let size = |context: &EvaluationContext| api.client().integer_details("size", 9, context);
+    let details = size(&EvaluationContext::EMPTY);
+    assert_eq!(
+        (details.value, details.variant.as_deref(), details.reason),
+        (1, Some("v"), Some(Reason::Split))
+    );
+    assert_eq!(details.metadata.iter().count(), 1);
+    assert_eq!(size(&ada).value, 1);
+    let bob = EvaluationContext::targeting("bob");
+    assert_eq!((size(&bob).value, size(&bob).error_code()), (9, Some(ErrorCode::InvalidContext)));
+    assert_eq!(api.client().text_details("size", "", ()).error_code(), Some(ErrorCode::TypeMismatch));
+    let bad = api.client().boolean_details("bad", true, ());
+    assert_eq!((bad.value, bad.error_code()), (true, Some(ErrorCode::TargetingKeyMissing)));
+    let none = api.client().boolean_details("none", true, ());
+    assert_eq!((none.value, none.reason, none.error), (true, Some(Reason::Disabled), None));
+    assert_eq!(feed.toggles().ruleset().warnings().len(), 1, "one has no key");
+    feed.load().await.unwrap();
+    assert!(server.last_request().contains("if-none-match: \"1\""), "{}", server.last_request());
+
+    // Another context is asked for at once, whole, though the clock stands still.
+    server.then([bulk(2, "2")]);
+    let runs = Arc::clone(&feed);
+    let task = tokio::spawn(async move {
+        runs.run().await;
+    });
+    source.set_context(bob.clone());
+    for _ in 0..10_000 {
+        if size(&bob).value != 9 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((size(&bob).value, size(&ada).error_code()), (2, Some(ErrorCode::InvalidContext)));
+    assert!(!server.last_request().contains("if-none-match"), "{}", server.last_request());
+    task.abort();
+    // While the server is down the last good answer counts.
+    feed.load().await.unwrap_err();
+    assert_eq!(size(&bob).value, 2);
+}
+
+#[tokio::test]
 async fn only_plain_http_is_spoken() {
     for url in ["https://example.com/", "ftp://x/", "not a url", "/path"] {
         let request = Request {
