@@ -45,9 +45,9 @@ pub struct Api {
 pub(super) struct Shared {
     id: u64,
     state: ArcSwap<State>,
-    /// Held by whoever makes a new `state` from the present one.
+    /// Held by whoever makes a new `state` from the present one; taken after `handlers` where both are.
     changing: Mutex<()>,
-    /// Also guards every change of a status.
+    /// Also guards every change of a status, and of what is bound.
     handlers: Mutex<Handlers>,
 }
 
@@ -257,34 +257,44 @@ impl Shared {
         domain: Option<Arc<str>>,
         provider: Arc<dyn Provider>,
     ) -> Result<Initialization, BindError> {
-        let (slot, fresh, retired, context) = self.change(|state| {
-            let known = state.slots().find(|slot| !slot.placeholder && slot.serves(&provider)).cloned();
-            let fresh = known.is_none();
-            let slot = if let Some(slot) = known {
-                let scoped = provider.life_cycle().is_some_and(LifeCycle::domain_scoped);
-                if scoped && let Some(bound_to) = state.bound_besides(&slot, domain.as_deref()) {
-                    return Err(BindError::DomainScoped {
-                        provider: slot.metadata.name().to_owned(),
-                        bound_to,
-                    });
-                }
-                slot
-            } else {
-                if !claim(&provider, self.id) {
-                    return Err(BindError::Elsewhere { provider: provider.metadata().name().to_owned() });
-                }
-                Arc::new(Slot::new(provider))
-            };
-            let old = match &domain {
-                None => Some(std::mem::replace(&mut state.default, Arc::clone(&slot))),
-                Some(domain) => state.domains.insert(Arc::clone(domain), Arc::clone(&slot)),
-            };
-            let retired = old.filter(|old| !state.holds(old));
-            Ok((slot, fresh, retired, state.context.clone()))
-        })?;
+        // Asked of the provider without a lock: it may call anything.
+        let known = self.state.load().slots().any(|slot| slot.serves(&provider));
+        let candidate = (!known).then(|| Arc::new(Slot::new(Arc::clone(&provider))));
+        let scoped = provider.life_cycle().is_some_and(LifeCycle::domain_scoped);
+        let (slot, fresh, retired, context, joined) = {
+            // Nobody is told of anything while this changes, so that whoever listens hears of the new provider once.
+            let handlers = self.handlers();
+            let before = self.state.load_full();
+            let (slot, fresh, retired, context) = self.change(|state| {
+                let known = state.slots().find(|slot| !slot.placeholder && slot.serves(&provider)).cloned();
+                let fresh = known.is_none();
+                let slot = if let Some(slot) = known {
+                    if scoped && let Some(bound_to) = state.bound_besides(&slot, domain.as_deref()) {
+                        return Err(BindError::DomainScoped {
+                            provider: slot.metadata.name().to_owned(),
+                            bound_to,
+                        });
+                    }
+                    slot
+                } else {
+                    if !claim(&provider, self.id) {
+                        return Err(BindError::Elsewhere { provider: provider.metadata().name().to_owned() });
+                    }
+                    candidate.unwrap_or_else(|| Arc::new(Slot::new(provider)))
+                };
+                let old = match &domain {
+                    None => Some(std::mem::replace(&mut state.default, Arc::clone(&slot))),
+                    Some(domain) => state.domains.insert(Arc::clone(domain), Arc::clone(&slot)),
+                };
+                let retired = old.filter(|old| !state.holds(old));
+                Ok((slot, fresh, retired, state.context.clone()))
+            })?;
+            let joined = self.joined(&handlers, &before, &slot);
+            (slot, fresh, retired, context, joined)
+        };
         let events = Emitter::new(self, &slot);
         let initialization = if !fresh {
-            self.join(&slot, domain.as_deref());
+            run(&joined.0, &joined.1);
             Initialization::done()
         } else if slot.provider.life_cycle().is_some() {
             Initialization::start(Arc::clone(&slot), Start { context, domain, events })
@@ -298,24 +308,27 @@ impl Shared {
         Ok(initialization)
     }
 
-    /// Tells the clients of a domain that was bound to a running provider in which state that is.
-    fn join(&self, slot: &Arc<Slot>, domain: Option<&str>) {
-        let status = slot.status();
-        for event in [Event::Ready, Event::Stale, Event::Error] {
-            if status.announces(event) {
-                let joined =
-                    |audience: &Audience| matches!(audience, Audience::Domain(of) if of.as_deref() == domain);
-                let concerned = self.handlers().concerned(event, joined);
-                run(&concerned, &slot.last());
+    /// Who is to hear in which state `slot` is because it serves them since `before`: clients of the domain that it was bound to, or of all domains
+    /// that fall back to the default.
+    fn joined(&self, handlers: &Handlers, before: &State, slot: &Arc<Slot>) -> (Vec<Handler>, EventDetails) {
+        let (status, state) = (slot.status(), self.state.load());
+        let joined = |audience: &Audience| match audience {
+            Audience::Everyone => false,
+            Audience::Domain(domain) => {
+                let serves = |state: &State| Arc::ptr_eq(state.slot(domain.as_deref()), slot);
+                serves(&state) && !serves(before)
             }
-        }
+        };
+        let events = [Event::Ready, Event::Stale, Event::Error];
+        let held = events.into_iter().filter(|event| status.announces(*event));
+        (held.flat_map(|event| handlers.concerned(event, joined)).collect(), slot.last())
     }
 
     /// Changes the slot's status as the event demands, then runs the handlers that are concerned.
     pub(super) fn announce(&self, slot: &Arc<Slot>, event: Event, details: &EventDetails) {
-        let state = self.state.load_full();
         let concerned = {
             let handlers = self.handlers();
+            let state = self.state.load();
             if !slot.note(event, details) {
                 return;
             }
@@ -328,9 +341,9 @@ impl Shared {
     }
 
     pub(super) fn add_handler(&self, event: Event, audience: Audience, handler: &Handler) -> HandlerId {
-        let state = self.state.load_full();
         let (id, due) = {
             let mut handlers = self.handlers();
+            let state = self.state.load();
             let mut due: Vec<&Arc<Slot>> = Vec::new();
             let heard: Vec<&Arc<Slot>> = match &audience {
                 Audience::Everyone => state.slots().collect(),
@@ -355,8 +368,11 @@ impl Shared {
     }
 
     fn reset(&self) {
-        let old = self.change(|state| std::mem::replace(state, State::new()));
-        self.handlers().clear();
+        let (old, _forgotten) = {
+            let mut handlers = self.handlers();
+            let old = self.change(|state| std::mem::replace(state, State::new()));
+            (old, handlers.take())
+        };
         for slot in old.slots() {
             slot.close();
         }

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -53,12 +53,14 @@ pub(super) struct Slot {
     pub(super) hooks: Vec<Arc<dyn Hook>>,
     /// Nothing was bound: evaluations get their default without an error.
     pub(super) placeholder: bool,
-    /// Changes only under the lock of the handlers, so that a handler runs either at once or with the event.
+    /// A status, or [`CLOSED`] for good. Events change it only under the lock of the handlers, so that a handler runs either at once or with the event.
     status: AtomicU8,
     /// What the last change of status said.
     last: Mutex<EventDetails>,
-    closed: AtomicBool,
 }
+
+/// Not bound any more: not ready, and deaf to events.
+const CLOSED: u8 = u8::MAX;
 
 impl Slot {
     pub(super) fn new(provider: Arc<dyn Provider>) -> Self {
@@ -67,7 +69,7 @@ impl Slot {
         let hooks = contained(|| provider.hooks()).unwrap_or_default();
         let last = Mutex::new(EventDetails { provider: metadata.name().into(), ..EventDetails::default() });
         let status = AtomicU8::new(ProviderStatus::NotReady as u8);
-        Self { provider, metadata, hooks, placeholder: false, status, last, closed: AtomicBool::new(false) }
+        Self { provider, metadata, hooks, placeholder: false, status, last }
     }
 
     /// Stands where nothing is bound.
@@ -86,14 +88,17 @@ impl Slot {
 
     /// Records what an event means for the status; whether the slot is still bound. Under the lock of the handlers.
     pub(super) fn note(&self, event: Event, details: &EventDetails) -> bool {
-        if self.closed.load(Ordering::Acquire) {
-            return false;
+        let Some(status) = ProviderStatus::after(event, details.error_code) else {
+            return self.status.load(Ordering::Acquire) != CLOSED;
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = self.status.fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
+            (before != CLOSED).then_some(status as u8)
+        });
+        if noted.is_ok() {
+            details.clone_into(&mut last);
         }
-        if let Some(status) = ProviderStatus::after(event, details.error_code) {
-            details.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
-            self.status.store(status as u8, Ordering::Release);
-        }
-        true
+        noted.is_ok()
     }
 
     /// What the last change of status said.
@@ -103,14 +108,13 @@ impl Slot {
 
     /// Shuts the provider down, once. Under no lock.
     pub(super) fn close(&self) {
-        if self.placeholder || self.closed.swap(true, Ordering::AcqRel) {
+        if self.placeholder || self.status.swap(CLOSED, Ordering::AcqRel) == CLOSED {
             return;
         }
         if let Some(life_cycle) = self.provider.life_cycle() {
             // A provider that can't even stop is unbound all the same.
             drop(contained(|| life_cycle.shutdown()));
         }
-        self.status.store(ProviderStatus::NotReady as u8, Ordering::Release);
         claims().remove(&address(&self.provider));
     }
 

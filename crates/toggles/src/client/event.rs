@@ -214,8 +214,9 @@ impl Handlers {
         self.entries.len() < before
     }
 
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
+    /// Forgets all handlers. They are handed out, to be dropped where no lock is held.
+    pub(super) fn take(&mut self) -> Vec<Handler> {
+        std::mem::take(&mut self.entries).into_iter().map(|entry| entry.handler).collect()
     }
 
     pub(super) fn concerned(&self, event: Event, hears: impl Fn(&Audience) -> bool) -> Vec<Handler> {

@@ -13,6 +13,7 @@ mod evaluation;
 mod events;
 mod hooks;
 mod life_cycle;
+mod races;
 mod table;
 mod tracking;
 
