@@ -19,13 +19,16 @@ use open_feature::{
     EvaluationContext as TheirContext, EvaluationContextFieldValue, EvaluationError as TheirError,
     EvaluationErrorCode, EvaluationReason, EvaluationResult, FlagMetadata as TheirMetadata,
     FlagMetadataValue, StructValue, Value as TheirValue,
-    provider::{FeatureProvider, ProviderMetadata, ResolutionDetails},
+    provider::{FeatureProvider, ProviderMetadata, ProviderStatus, ResolutionDetails},
 };
 
 use crate::{
     Toggles,
-    client::{ErrorCode, EvaluationContext, EvaluationError, Field, MetadataValue, Reason},
-    provider::{Provider, Resolution, Resolved, TogglesProvider},
+    client::{
+        Client, ErrorCode, EvaluationContext, EvaluationError, Field, MetadataValue,
+        ProviderStatus as OurStatus, Reason, isolated,
+    },
+    provider::{LifeCycle, Provider, Resolution, Resolved, TogglesProvider},
     value::Value,
 };
 
@@ -46,6 +49,8 @@ use crate::{
 pub struct OpenFeatureProvider {
     provider: Arc<dyn Provider>,
     metadata: ProviderMetadata,
+    /// A client of an API of its own, which runs the provider's life cycle and goes with it.
+    bound: Option<Client>,
 }
 
 impl OpenFeatureProvider {
@@ -55,9 +60,27 @@ impl OpenFeatureProvider {
     }
 
     /// Serves what another [`Provider`] resolves, such as that of a [`Feed`](crate::source::Feed).
+    ///
+    /// It is started when that crate initializes this one, with its global context, and shut down when this one is dropped, which is how that crate shuts providers
+    /// down. Its status is this one's (fatal is `Error`); while it is not ready or fatal it is not asked. A start that
+    /// [goes on by itself](crate::provider::LifeCycle::goes_on_unawaited), as a feed's does, is not waited for: that crate can't bind without waiting.
+    /// A provider that one of our own APIs has bound is started and stopped by that one.
     pub fn over(provider: Arc<dyn Provider>) -> Self {
         let metadata = ProviderMetadata::new(provider.metadata().name());
-        Self { provider, metadata }
+        Self { provider, metadata, bound: None }
+    }
+
+    /// Refuses what our own client would.
+    fn check(&self) -> EvaluationResult<()> {
+        let refused = |code: ErrorCode| {
+            let message = format!("provider `{}` is not fit to be asked", self.metadata.name);
+            Err(error(EvaluationError::new(code, message)))
+        };
+        match self.bound.as_ref().map(Client::provider_status) {
+            Some(OurStatus::NotReady) => refused(ErrorCode::ProviderNotReady),
+            Some(OurStatus::Fatal) => refused(ErrorCode::ProviderFatal),
+            _ => Ok(()),
+        }
     }
 
     /// `apart` are two defaults: what comes out as whichever of them was put in is no value of the flag's.
@@ -69,7 +92,9 @@ impl OpenFeatureProvider {
         ask: impl Fn(&dyn Provider, &T, &EvaluationContext) -> Resolved<T>,
         convert: impl FnOnce(T) -> Option<U>,
     ) -> EvaluationResult<ResolutionDetails<U>> {
+        self.check()?;
         let (context, [one, other]) = (context_from(context), apart);
+        context.check().map_err(error)?;
         let Resolution { value, variant, reason, metadata } =
             ask(&*self.provider, one, &context).map_err(error)?;
         let made_up = variant.is_none()
@@ -114,6 +139,27 @@ impl fmt::Debug for OpenFeatureProvider {
 
 #[async_trait]
 impl FeatureProvider for OpenFeatureProvider {
+    async fn initialize(&mut self, context: &TheirContext) {
+        let api = isolated::api();
+        api.set_context(context_from(context));
+        // Bound elsewhere already: who did that runs it.
+        let Ok(starting) = api.set_provider(Arc::clone(&self.provider)) else { return };
+        self.bound = Some(api.client());
+        if !self.provider.life_cycle().is_some_and(LifeCycle::goes_on_unawaited) {
+            // How it ended is in its status.
+            let _ended = starting.await;
+        }
+    }
+
+    fn status(&self) -> ProviderStatus {
+        match self.bound.as_ref().map(Client::provider_status) {
+            Some(OurStatus::NotReady) => ProviderStatus::NotReady,
+            Some(OurStatus::Stale) => ProviderStatus::STALE,
+            Some(OurStatus::Error | OurStatus::Fatal) => ProviderStatus::Error,
+            Some(OurStatus::Ready) | None => ProviderStatus::Ready,
+        }
+    }
+
     fn metadata(&self) -> &ProviderMetadata {
         &self.metadata
     }
@@ -341,6 +387,89 @@ mod tests {
         let client = api.create_client();
         assert!(client.get_bool_value("on", None, None).await.unwrap_or(false));
         assert!(client.get_bool_value("off", None, None).await.unwrap_or(true));
+    }
+
+    #[tokio::test]
+    async fn what_it_is_over_is_started_and_stopped_and_has_its_status() {
+        use crate::client::{Event, EventDetails};
+        let inner = Arc::new(TogglesProvider::waiting(Toggles::default()));
+        let mut over = OpenFeatureProvider::over(Arc::clone(&inner) as Arc<dyn Provider>);
+        let nobody = TheirContext::default();
+        over.initialize(&nobody).await;
+        let code =
+            async |over: &OpenFeatureProvider| over.resolve_bool_value("x", &nobody).await.unwrap_err().code;
+        assert_eq!(over.status(), ProviderStatus::NotReady);
+        assert_eq!(code(&over).await, EvaluationErrorCode::ProviderNotReady);
+        for (event, details, status, expected) in [
+            (Event::Ready, EventDetails::new(), ProviderStatus::Ready, EvaluationErrorCode::FlagNotFound),
+            (Event::Stale, EventDetails::new(), ProviderStatus::STALE, EvaluationErrorCode::FlagNotFound),
+            (
+                Event::Error,
+                EventDetails::error(ErrorCode::ProviderFatal, "no"),
+                ProviderStatus::Error,
+                EvaluationErrorCode::General("PROVIDER_FATAL".to_owned()),
+            ),
+        ] {
+            inner.notify(event, details);
+            assert_eq!(over.status(), status);
+            assert_eq!(code(&over).await, expected);
+        }
+
+        // One that has to be waited for is; dropping stops it, so that it may be bound elsewhere.
+        let memory = Arc::new(Started::default());
+        let mut api = open_feature::OpenFeature::default();
+        api.set_provider(OpenFeatureProvider::over(Arc::clone(&memory) as Arc<dyn Provider>)).await;
+        assert_eq!(*memory.0.lock().unwrap(), ["started"]);
+        assert!(isolated::api().set_provider(Arc::clone(&memory) as Arc<dyn Provider>).is_err());
+        api.shutdown().await;
+        assert_eq!(*memory.0.lock().unwrap(), ["started", "stopped"]);
+    }
+
+    /// A provider without flags whose start takes a moment.
+    #[derive(Debug, Default)]
+    struct Started(std::sync::Mutex<Vec<&'static str>>);
+
+    impl Provider for Started {
+        fn metadata(&self) -> crate::provider::ProviderMetadata {
+            crate::provider::ProviderMetadata::new("started")
+        }
+
+        fn resolve_bool(&self, _: &str, default: bool, _: &EvaluationContext) -> Resolved<bool> {
+            Ok(Resolution::new(default))
+        }
+
+        fn resolve_text(&self, _: &str, default: &str, _: &EvaluationContext) -> Resolved<String> {
+            Ok(Resolution::new(default.to_owned()))
+        }
+
+        fn resolve_integer(&self, _: &str, default: i64, _: &EvaluationContext) -> Resolved<i64> {
+            Ok(Resolution::new(default))
+        }
+
+        fn resolve_float(&self, _: &str, default: f64, _: &EvaluationContext) -> Resolved<f64> {
+            Ok(Resolution::new(default))
+        }
+
+        fn resolve_structure(&self, _: &str, default: &Value, _: &EvaluationContext) -> Resolved<Value> {
+            Ok(Resolution::new(default.clone()))
+        }
+
+        fn life_cycle(&self) -> Option<&dyn LifeCycle> {
+            Some(self)
+        }
+    }
+
+    #[async_trait]
+    impl LifeCycle for Started {
+        async fn initialize(&self, _: crate::provider::Start) -> Result<(), EvaluationError> {
+            tokio::task::yield_now().await;
+            self.0.lock().unwrap().push("started");
+            Ok(())
+        }
+
+        fn shutdown(&self) {
+            self.0.lock().unwrap().push("stopped");
+        }
     }
 
     #[test]

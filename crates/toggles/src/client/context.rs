@@ -8,6 +8,7 @@ use std::{
 
 use flowline_core::Timestamp;
 
+use super::{ErrorCode, EvaluationError};
 use crate::{context::Context, value::Value};
 
 /// The name under which the targeting key takes part in merging and in documents.
@@ -139,20 +140,29 @@ field_from! {
 #[derive(Clone, Default)]
 pub struct EvaluationContext(Option<Arc<Inner>>);
 
+/// What a context says of its subject.
+#[derive(Clone, Default, PartialEq)]
+enum Subject {
+    /// Nothing: a lower level counts.
+    #[default]
+    Unsaid,
+    /// That there is none, whatever a lower level says.
+    Nobody,
+    Key(Arc<str>),
+    /// Something that can be no targeting key.
+    Mistyped(Field),
+}
+
 #[derive(Default)]
 struct Inner {
-    targeting_key: Option<Arc<str>>,
+    subject: Subject,
     fields: BTreeMap<Arc<str>, Field>,
     engine: OnceLock<Context>,
 }
 
 impl Clone for Inner {
     fn clone(&self) -> Self {
-        Self {
-            targeting_key: self.targeting_key.clone(),
-            fields: self.fields.clone(),
-            engine: OnceLock::new(),
-        }
+        Self { subject: self.subject.clone(), fields: self.fields.clone(), engine: OnceLock::new() }
     }
 }
 
@@ -173,12 +183,16 @@ impl EvaluationContext {
     /// The same about the subject `key`.
     #[must_use]
     pub fn with_targeting_key(mut self, key: impl Into<Arc<str>>) -> Self {
-        self.change().targeting_key = Some(key.into());
+        self.change().subject = Subject::Key(key.into());
         self
     }
 
-    /// The same with a field; a later value replaces an earlier one of the same name. The name `targetingKey` with a text sets the
-    /// targeting key, so that name can't stand for two things.
+    /// The same with a field; a later value replaces an earlier one of the same name.
+    ///
+    /// The name [`targetingKey`](TARGETING_KEY) is the targeting key and never a field beside it, so that it can't stand for two things. A text sets it;
+    /// [`Field::Null`] says that there is none, also over a lower level's. Anything else can be no targeting key (OpenFeature's is a text, and
+    /// `7` would be hashed in another way by each format): clients refuse to evaluate with it, with the caller's default and `INVALID_CONTEXT`, until
+    /// a higher level sets a text.
     #[must_use]
     pub fn with(mut self, name: impl Into<Arc<str>>, field: impl Into<Field>) -> Self {
         self.set(name.into(), field.into());
@@ -187,12 +201,15 @@ impl EvaluationContext {
 
     fn set(&mut self, name: Arc<str>, field: Field) {
         let inner = self.change();
-        match field {
-            Field::Text(key) if &*name == TARGETING_KEY => inner.targeting_key = Some(key),
-            field => {
-                inner.fields.insert(name, field);
-            }
+        if &*name != TARGETING_KEY {
+            inner.fields.insert(name, field);
+            return;
         }
+        inner.subject = match field {
+            Field::Text(key) => Subject::Key(key),
+            Field::Null => Subject::Nobody,
+            field => Subject::Mistyped(field),
+        };
     }
 
     fn change(&mut self) -> &mut Inner {
@@ -203,12 +220,27 @@ impl EvaluationContext {
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(|inner| inner.targeting_key.is_none() && inner.fields.is_empty())
+        self.0.as_ref().is_none_or(|inner| inner.subject == Subject::Unsaid && inner.fields.is_empty())
     }
 
     /// The subject.
     pub fn targeting_key(&self) -> Option<&str> {
-        self.0.as_ref()?.targeting_key.as_deref()
+        match &self.0.as_ref()?.subject {
+            Subject::Key(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Refuses a targeting key that is no text.
+    pub(crate) fn check(&self) -> Result<(), EvaluationError> {
+        match self.0.as_ref().map(|inner| &inner.subject) {
+            Some(Subject::Mistyped(field)) => {
+                let kind = field.to_value().kind();
+                let message = format!("the targeting key is a {kind}; give a text");
+                Err(EvaluationError::new(ErrorCode::InvalidContext, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The field `name`.
@@ -230,8 +262,8 @@ impl EvaluationContext {
         let Some(top) = over.0.as_ref().filter(|_| !over.is_empty()) else { return self.clone() };
         let mut merged = self.clone();
         let inner = merged.change();
-        if let Some(key) = &top.targeting_key {
-            inner.targeting_key = Some(Arc::clone(key));
+        if top.subject != Subject::Unsaid {
+            inner.subject = top.subject.clone();
         }
         inner.fields.extend(top.fields.iter().map(|(name, field)| (Arc::clone(name), field.clone())));
         merged
@@ -243,9 +275,9 @@ impl EvaluationContext {
         match &self.0 {
             None => ANONYMOUS.get_or_init(Context::anonymous),
             Some(inner) => inner.engine.get_or_init(|| {
-                let context = match &inner.targeting_key {
-                    Some(key) => Context::new(Arc::clone(key)),
-                    None => Context::anonymous(),
+                let context = match &inner.subject {
+                    Subject::Key(key) => Context::new(Arc::clone(key)),
+                    _ => Context::anonymous(),
                 };
                 inner
                     .fields
@@ -258,13 +290,20 @@ impl EvaluationContext {
 
 impl PartialEq for EvaluationContext {
     fn eq(&self, other: &Self) -> bool {
-        self.targeting_key() == other.targeting_key() && self.fields().eq(other.fields())
+        let subject =
+            |context: &Self| context.0.as_ref().map(|inner| inner.subject.clone()).unwrap_or_default();
+        subject(self) == subject(other) && self.fields().eq(other.fields())
     }
 }
 
 impl fmt::Debug for EvaluationContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = self.targeting_key().map(|key| (TARGETING_KEY, Field::from(key)));
-        f.debug_map().entries(key.iter().map(|(name, field)| (*name, field))).entries(self.fields()).finish()
+        let subject = self.0.as_ref().and_then(|inner| match &inner.subject {
+            Subject::Unsaid => None,
+            Subject::Nobody => Some(Field::Null),
+            Subject::Key(key) => Some(Field::Text(Arc::clone(key))),
+            Subject::Mistyped(field) => Some(field.clone()),
+        });
+        f.debug_map().entries(subject.map(|subject| (TARGETING_KEY, subject))).entries(self.fields()).finish()
     }
 }

@@ -367,6 +367,7 @@ fn resolve<T: FlagType>(
     default: &T,
     context: &EvaluationContext,
 ) -> Result<Resolution<T>, EvaluationError> {
+    context.check()?;
     contained(|| default.resolve(&*slot.provider, key, context)).unwrap_or_else(|panic| {
         let message = format!("provider `{}` panicked: {panic}", slot.metadata.name());
         Err(EvaluationError::new(ErrorCode::General, message))

@@ -23,6 +23,7 @@ mod tests;
 use std::{
     collections::BTreeSet,
     convert::Infallible,
+    error::Error,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -116,7 +117,7 @@ impl Flags {
     }
 
     /// The same as a provider for an OpenFeature API. It tells of every change that this process sees, with the flags that changed; and that it may be
-    /// out of date when [`follow`](Self::follow) fails, until a [`refresh`](Self::refresh) succeeds.
+    /// out of date when [`follow`](Self::follow) or [`Releases::run`] fails, until a [`refresh`](Self::refresh) succeeds.
     ///
     /// Its handlers run on the thread that sees the change, without a lock held.
     pub fn provider(&self, scope: &ScopeId) -> Arc<TogglesProvider> {
@@ -129,11 +130,16 @@ impl Flags {
     /// Those of the store, as soon as one occurs; what was seen so far stays. Call it again to go on.
     pub async fn follow(&self) -> Result<Infallible, FlagsError> {
         let Err(error) = self.follow_until_it_fails().await;
+        self.lost(&error);
+        Err(error)
+    }
+
+    /// Tells, once, that nothing is heard of the store any more.
+    fn lost(&self, error: &(dyn Error + 'static)) {
         if !self.shared.stale.swap(true, Ordering::AcqRel) {
-            let message = format!("flags may be out of date; {}", chain(&error));
+            let message = format!("flags may be out of date; {}", chain(error));
             self.tell(Event::Stale, &EventDetails::message(message));
         }
-        Err(error)
     }
 
     async fn follow_until_it_fails(&self) -> Result<Infallible, FlagsError> {

@@ -432,12 +432,19 @@ async fn clients_hear_when_following_fails_and_when_it_works_again() {
     let api = isolated::api();
     drop(api.set_provider(flags.provider(&scope("production"))).unwrap());
     assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
-    store.go_away(true);
-    assert!(flags.follow().await.is_err());
-    assert_eq!(api.client().provider_status(), ProviderStatus::Stale);
-    store.go_away(false);
-    flags.refresh().await.unwrap();
-    assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
+    for driven in [false, true] {
+        store.go_away(true);
+        if driven {
+            // What drives releases follows as well.
+            assert!(Releases::new(flags.clone()).run().await.is_err());
+        } else {
+            assert!(flags.follow().await.is_err());
+        }
+        assert_eq!(api.client().provider_status(), ProviderStatus::Stale);
+        store.go_away(false);
+        flags.refresh().await.unwrap();
+        assert_eq!(api.client().provider_status(), ProviderStatus::Ready);
+    }
 }
 
 #[tokio::test]

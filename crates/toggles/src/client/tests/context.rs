@@ -138,3 +138,38 @@ fn the_engines_form_is_made_once_for_all_clones() {
     assert_eq!(more.engine().attribute("b"), None);
     assert_eq!(context.get("b"), None, "the original is as it was");
 }
+
+#[test]
+fn a_targeting_key_is_a_text_or_none_and_never_a_field() {
+    let (api, probe) = with_probe(Starts::Well);
+    api.set_context(EvaluationContext::targeting("ada"));
+    let ask = |context: &EvaluationContext| api.client().boolean_details("flag", false, context);
+    // Null says that there is none, over the lower level.
+    let nobody = EvaluationContext::new().with(TARGETING_KEY, Field::Null).with("plan", "gold");
+    assert_eq!(ask(&nobody).error, None);
+    assert_eq!((probe.last_context().targeting_key(), probe.last_context().fields().count()), (None, 1));
+    assert_eq!(probe.last_context().engine().key(), None);
+    // What can be none is refused; the provider is not asked.
+    let asked = probe.asked.load(Ordering::Relaxed);
+    for field in [Field::Integer(7), Field::Float(0.5), Field::Bool(true), Field::list(["ada"])] {
+        let context = EvaluationContext::new().with(TARGETING_KEY, field);
+        let details = ask(&context);
+        assert_eq!(
+            (details.value, details.error_code()),
+            (false, Some(ErrorCode::InvalidContext)),
+            "{context:?}"
+        );
+        assert_eq!((context.targeting_key(), context.get(TARGETING_KEY)), (None, None));
+        assert_ne!(context, EvaluationContext::EMPTY);
+    }
+    assert_eq!(probe.asked.load(Ordering::Relaxed), asked);
+    let error = ask(&EvaluationContext::new().with(TARGETING_KEY, 7)).error.unwrap();
+    assert_eq!(error.to_string(), "INVALID_CONTEXT: the targeting key is a number; give a text");
+    // A higher level, or a later text, mends it.
+    api.set_context(EvaluationContext::new().with(TARGETING_KEY, 7));
+    assert_eq!(ask(&EvaluationContext::targeting("bob")).error, None);
+    assert_eq!(
+        EvaluationContext::new().with(TARGETING_KEY, 7).with_targeting_key("x").targeting_key(),
+        Some("x")
+    );
+}

@@ -289,11 +289,17 @@ impl Releases {
     }
 
     /// Drives all releases, for ever: when their time comes, and when anything in the store changes. Run it beside the program's work; drop it to
-    /// stop. It also keeps the flags up to date, as [`Flags::follow`](super::super::Flags::follow) does.
+    /// stop. It also keeps the flags up to date, as [`Flags::follow`](super::super::Flags::follow) does, and tells their clients as that does when it fails.
     ///
     /// # Errors
     /// Those of the store, as soon as one occurs. Call it again to go on.
     pub async fn run(&self) -> Result<Infallible, ReleaseError> {
+        let Err(error) = self.run_until_it_fails().await;
+        self.flags.lost(&error);
+        Err(error)
+    }
+
+    async fn run_until_it_fails(&self) -> Result<Infallible, ReleaseError> {
         let shared = &self.flags.shared;
         loop {
             let position = shared.store.head().await?;
