@@ -5,13 +5,14 @@
 //! not said for it is inherited. A preview based on production therefore begins with production's state, overrides what it wants, and
 //! takes its own state with it when it is closed.
 //!
-//! [`Releases`] raises flags in steps, by time or verdict. [`Flags::stale`] says which should go, [`Flags::moved_by`] whom an edit would move.
+//! [`Releases`] raises flags in steps, by time or verdict. [`Reach`] writes when a change had its first user, and when all users have it. [`Flags::stale`] says which should go, [`Flags::moved_by`] whom an edit would move.
 
 mod board;
 mod change;
 mod edit;
 mod error;
 mod past;
+mod reached;
 mod record;
 mod releases;
 mod scopes;
@@ -43,6 +44,7 @@ use serde_json::Value as Json;
 
 pub use board::WhereOn;
 pub use error::FlagsError;
+pub use reached::{ChangeReached, Reach, Reached};
 pub use record::{Author, FlagChanged, Place, ScopeBefore, ScopeChanged, Subject};
 pub use releases::{Advanced, Happened, Release, ReleaseChanged, ReleaseError, Releases};
 

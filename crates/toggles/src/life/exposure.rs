@@ -1,4 +1,4 @@
-//! Who was shown what: each exposure told once, so that "first user" and "all users" of a change are facts.
+//! Who was shown what: each exposure told once. The sink [`Reach`](crate::flags::Reach) makes "first user" and "all users" of a change facts of it.
 
 use std::{
     collections::{BTreeSet, VecDeque},
