@@ -17,7 +17,7 @@ mod peers;
 mod say;
 
 use doc::*;
-use measure::{best, heap, in_turn, together, Ready};
+use measure::{best, heap, in_turn, settle, together, Ready};
 use peer::*;
 use peers::flowline::{Flagd, GrowthBook, LaunchDarkly, Ours, Own, Ufc, Unleash};
 use std::hint::black_box;
@@ -180,6 +180,7 @@ fn many<P: Peer>() -> Many {
         }
         let full = P::render(&document);
         let one = P::render(&Doc { flags: vec![document.flags[flag].clone()], segments: vec![] });
+        settle();
         change = change.min(best(1, || {
             black_box(peer.update_one(&one, &full));
         }));
