@@ -273,6 +273,12 @@ impl Context {
         self.parts().find(|part| part.kind == *kind)
     }
 
+    /// The part of the kind that its word holds.
+    #[inline]
+    pub(crate) fn part_exact(&self, kind: Word) -> Option<&Part> {
+        self.parts().find(|part| part.kind.word() == kind)
+    }
+
     /// The time that was given with [`at`](Self::at).
     pub fn now(&self) -> Option<Timestamp> {
         self.now

@@ -8,11 +8,12 @@ use smallvec::SmallVec;
 
 use super::{
     asks,
+    common::Common,
+    custom::Exact,
     key::{Key, hash},
     node::{
-        Affix, Bucket, CheckNode, Deep, FlagNode, Networks, Node, Op, Pick, Piece, PrerequisiteNode,
-        RuleNode, Rules, SegmentNode, SegmentRef, ShareNode, SplitNode, Start, TestNode, Then, TimeOp,
-        VersionOp,
+        Affix, Bucket, CheckNode, FlagNode, Networks, Node, Op, Pick, Piece, PrerequisiteNode, RuleNode,
+        Rules, SegmentNode, SegmentRef, ShareNode, SplitNode, Start, TestNode, Then, TimeOp, VersionOp,
     },
     version::Operand,
     words::WordSet,
@@ -21,7 +22,7 @@ use crate::{
     hash::{Feed, Fnv1a, Murmur3},
     model::{
         Bucketing, Condition, Fault, FaultCode, Flag, FlagCheck, Hash, Input, Operator, Outcome, PastEnd,
-        Reason, Rule, Segment, Split, Subject, Switch, Test, Texts, Truth, VersionDialect, Warning,
+        Reason, Rule, Segment, Split, Subject, Switch, Test, Texts, Truth, Warning,
     },
     value::Name,
 };
@@ -33,7 +34,7 @@ pub(crate) const MAX_NESTING: usize = 64;
 const MAX_PATTERN: usize = 1 << 20;
 
 /// A compiled flag, and what was wrong with it.
-pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
+pub(super) fn flag(flag: Flag, common: &mut Common, warnings: &mut Vec<Warning>) -> FlagNode {
     let Flag {
         key,
         value_type,
@@ -47,12 +48,13 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
         fault,
         facts,
     } = flag;
+    let (rules, fallback, fallback_reason) = exactly(rules, fallback, fallback_reason);
     let reason = fallback_reason.unwrap_or(match &fallback {
         Outcome::Split(_) => Reason::Split,
         _ if rules.is_empty() && prerequisites.is_empty() => Reason::Static,
         _ => Reason::Default,
     });
-    let mut compiler = Compiler { key: &key, variants: variants.len(), depth: 0, warnings };
+    let mut compiler = Compiler { key: &key, variants: variants.len(), depth: 0, common, warnings };
     let prerequisites = prerequisites
         .into_iter()
         .map(|prerequisite| PrerequisiteNode {
@@ -60,7 +62,8 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
             otherwise: prerequisite.otherwise.map(|outcome| compiler.outcome(outcome)),
         })
         .collect();
-    let rules = compiler.rules(rules).into_iter().collect();
+    let rules = compiler.rules(rules);
+    let variants = compiler.common.variants(variants);
     let fallback = compiler.outcome(fallback);
     let off = compiler.outcome(off);
     let mut node = FlagNode {
@@ -83,6 +86,25 @@ pub(crate) fn flag(flag: Flag, warnings: &mut Vec<Warning>) -> FlagNode {
     node.open = node.switch == Switch::On && node.fault.is_none() && node.prerequisites.is_empty();
     node.settled = settled(&node);
     node
+}
+
+/// The same rules, where the only one is a format's own code that has [rules](Exact) for what it does.
+fn exactly(
+    rules: Vec<Rule>,
+    fallback: Outcome,
+    reason: Option<Reason>,
+) -> (Vec<Rule>, Outcome, Option<Reason>) {
+    let exact = match rules.as_slice() {
+        [Rule { when: Condition::Constant(Truth::True), then: Outcome::Custom(own), reason: None, .. }] => {
+            own.exactly()
+        }
+        _ => None,
+    };
+    match exact {
+        None => (rules, fallback, reason),
+        Some(Exact { rules, otherwise: None }) => (rules, fallback, reason),
+        Some(Exact { rules, otherwise: Some((fallback, reason)) }) => (rules, fallback, Some(reason)),
+    }
 }
 
 /// What stands for a compiled flag that is refused: the same flag as an error.
@@ -132,11 +154,11 @@ fn settled(flag: &FlagNode) -> Option<bool> {
 }
 
 /// A compiled segment, and what was wrong with it.
-pub(crate) fn segment(segment: Segment, warnings: &mut Vec<Warning>) -> SegmentNode {
+pub(super) fn segment(segment: Segment, common: &mut Common, warnings: &mut Vec<Warning>) -> SegmentNode {
     let name = segment.name.text();
     let mut found = Vec::new();
-    let when =
-        Compiler { key: &name, variants: 0, depth: 0, warnings: &mut found }.condition(segment.condition);
+    let mut compiler = Compiler { key: &name, variants: 0, depth: 0, common, warnings: &mut found };
+    let when = compiler.condition(segment.condition);
     warnings.extend(found.into_iter().map(|mut warning| {
         let at = format!("segment `{name}` {}", warning.at);
         at.trim_end().clone_into(&mut warning.at);
@@ -155,6 +177,7 @@ struct Compiler<'c> {
     key: &'c str,
     variants: usize,
     depth: usize,
+    common: &'c mut Common,
     warnings: &'c mut Vec<Warning>,
 }
 
@@ -163,7 +186,7 @@ impl Compiler<'_> {
         self.warnings.push(Warning::of(self.key, "", message));
     }
 
-    fn rules(&mut self, rules: Vec<Rule>) -> Vec<RuleNode> {
+    fn rules<R: FromIterator<RuleNode>>(&mut self, rules: Vec<Rule>) -> R {
         rules
             .into_iter()
             .map(|rule| RuleNode {
@@ -195,7 +218,7 @@ impl Compiler<'_> {
                 self.depth += 1;
                 let rules = self.rules(rules);
                 self.depth -= 1;
-                Then::Rules(Box::new(rules.into()))
+                Then::Rules(Box::new(rules))
             }
             Outcome::Caller => Then::Caller,
             Outcome::Fault(fault) => Then::Fault(Box::new(fault)),
@@ -224,7 +247,7 @@ impl Compiler<'_> {
             return self.variant(index);
         }
         Then::Split(Box::new(SplitNode {
-            bucket: bucket(split.bucketing),
+            bucket: self.bucket(split.bucketing),
             slices: split.slices.into(),
             past_end: split.past_end,
             on: split.on,
@@ -254,7 +277,7 @@ impl Compiler<'_> {
                 let mut ranges = share.ranges.into_iter();
                 match ranges.next() {
                     Some(first) => {
-                        let bucket = bucket(share.bucketing);
+                        let bucket = self.bucket(share.bucketing);
                         Node::Share(Box::new(ShareNode { bucket, first, more: ranges.collect() }))
                     }
                     None => Node::Constant(Truth::False),
@@ -276,7 +299,7 @@ impl Compiler<'_> {
         let Test { subject, operator, negate, lists, missing, mismatch, invalid } = test;
         match self.operator(operator) {
             Some(op) => Node::Test(TestNode {
-                pick: pick(subject),
+                pick: self.pick(subject),
                 op,
                 negate,
                 any_element: lists == crate::model::Lists::AnyElement,
@@ -306,7 +329,7 @@ impl Compiler<'_> {
             Operator::Time { comparison, with, milliseconds } => {
                 Op::Time(Box::new(TimeOp { comparison, with, milliseconds }))
             }
-            Operator::Version { comparison, with, dialect } => {
+            Operator::Version { comparison, with, dialect, numbers } => {
                 let Some(operand) = Operand::parse(&with, dialect) else {
                     self.warn(format!(
                         "`{}` is not a version; the condition counts as invalid",
@@ -314,10 +337,10 @@ impl Compiler<'_> {
                     ));
                     return None;
                 };
-                if let (Some(packed), VersionDialect::Strict) = (operand.packed(), dialect) {
-                    return Some(Op::Plain { comparison, with: packed });
+                if let Some(packed) = operand.packed() {
+                    return Some(Op::Plain { comparison, dialect, numbers, with: packed });
                 }
-                Op::Version(Box::new(VersionOp { comparison, with: operand, dialect }))
+                Op::Version(Box::new(VersionOp { comparison, with: operand, dialect, numbers }))
             }
             Operator::Pattern { pattern, ignore_case, scalars } => {
                 let built = RegexBuilder::new(&pattern)
@@ -355,6 +378,71 @@ impl Compiler<'_> {
             Operator::Custom(custom) => Op::Custom(custom),
         })
     }
+
+    fn bucket(&mut self, bucketing: Bucketing) -> Bucket {
+        let input = bucketing
+            .input
+            .into_iter()
+            .map(|input| match input {
+                Input::Literal(text) => Piece::Literal(text),
+                Input::Of { first_of, scalars, skip_empty } => Piece::Of {
+                    picks: first_of.into_iter().map(|subject| self.pick(subject)).collect(),
+                    scalars,
+                    skip_empty,
+                },
+            })
+            .collect::<Box<[_]>>();
+        let key_only = matches!(&input[..], [Piece::Of { picks, .. }] if matches!(&picks[..], [Pick::Key]));
+        let begins: Vec<&str> = input
+            .iter()
+            .map_while(|piece| if let Piece::Literal(text) = piece { Some(&**text) } else { None })
+            .take(usize::from(u8::MAX))
+            .collect();
+        let start = match bucketing.hash {
+            Hash::Murmur3 { seed } => {
+                let mut hash = Murmur3::new(seed);
+                for text in &begins {
+                    hash.feed(text);
+                }
+                Start::Murmur3(hash)
+            }
+            Hash::Fnv1a | Hash::Fnv1aTwice => {
+                let mut hash = Fnv1a::default();
+                for text in &begins {
+                    hash.feed(text);
+                }
+                Start::Fnv1a(hash)
+            }
+            Hash::Sha1 | Hash::Md5 | Hash::Xxh3 { .. } => Start::Nothing,
+        };
+        let taken = if matches!(start, Start::Nothing) { 0 } else { u8::try_from(begins.len()).unwrap_or(0) };
+        Bucket {
+            hash: bucketing.hash,
+            scale: bucketing.scale,
+            missing: bucketing.missing,
+            key_only,
+            taken,
+            start,
+            input,
+        }
+    }
+
+    fn pick(&mut self, subject: Subject) -> Pick {
+        match subject {
+            Subject::Key => Pick::Key,
+            Subject::Attribute { name, path } if path.is_empty() && name.word().is_exact() => {
+                Pick::Attribute(name.word())
+            }
+            Subject::Attribute { name, path } => Pick::Deep(self.common.place(None, Some(name), path)),
+            Subject::KeyOf { kind } => Pick::Deep(self.common.place(Some(kind), None, Vec::new())),
+            Subject::AttributeOf { kind, name, path } => {
+                Pick::Deep(self.common.place(Some(kind), Some(name), path))
+            }
+            Subject::Kinds => Pick::Kinds,
+            Subject::Now => Pick::Now,
+            Subject::Value(value) => Pick::Value(Box::new(value)),
+        }
+    }
 }
 
 fn one_of(names: Vec<Name>, scalars: bool) -> Op {
@@ -371,73 +459,6 @@ fn block(text: &str) -> Option<IpNet> {
     match text.split_once('/') {
         Some((start, length)) => IpNet::new(address(start)?, length.parse().ok()?).ok(),
         None => address(text).map(IpNet::from),
-    }
-}
-
-fn bucket(bucketing: Bucketing) -> Bucket {
-    let input = bucketing
-        .input
-        .into_iter()
-        .map(|input| match input {
-            Input::Literal(text) => Piece::Literal(text),
-            Input::Of { first_of, scalars, skip_empty } => {
-                Piece::Of { picks: first_of.into_iter().map(pick).collect(), scalars, skip_empty }
-            }
-        })
-        .collect::<Box<[_]>>();
-    let key_only = matches!(&input[..], [Piece::Of { picks, .. }] if matches!(&picks[..], [Pick::Key]));
-    let begins: Vec<&str> = input
-        .iter()
-        .map_while(|piece| if let Piece::Literal(text) = piece { Some(&**text) } else { None })
-        .take(usize::from(u8::MAX))
-        .collect();
-    let start = match bucketing.hash {
-        Hash::Murmur3 { seed } => {
-            let mut hash = Murmur3::new(seed);
-            for text in &begins {
-                hash.feed(text);
-            }
-            Start::Murmur3(hash)
-        }
-        Hash::Fnv1a | Hash::Fnv1aTwice => {
-            let mut hash = Fnv1a::default();
-            for text in &begins {
-                hash.feed(text);
-            }
-            Start::Fnv1a(hash)
-        }
-        Hash::Sha1 | Hash::Md5 | Hash::Xxh3 { .. } => Start::Nothing,
-    };
-    let taken = if matches!(start, Start::Nothing) { 0 } else { u8::try_from(begins.len()).unwrap_or(0) };
-    Bucket {
-        hash: bucketing.hash,
-        scale: bucketing.scale,
-        missing: bucketing.missing,
-        key_only,
-        taken,
-        start,
-        input,
-    }
-}
-
-fn pick(subject: Subject) -> Pick {
-    match subject {
-        Subject::Key => Pick::Key,
-        Subject::Attribute { name, path } if path.is_empty() && name.word().is_exact() => {
-            Pick::Attribute(name.word())
-        }
-        Subject::Attribute { name, path } => {
-            Pick::Deep(Box::new(Deep { kind: None, name: Some(name), path: path.into() }))
-        }
-        Subject::KeyOf { kind } => {
-            Pick::Deep(Box::new(Deep { kind: Some(kind), name: None, path: Box::default() }))
-        }
-        Subject::AttributeOf { kind, name, path } => {
-            Pick::Deep(Box::new(Deep { kind: Some(kind), name: Some(name), path: path.into() }))
-        }
-        Subject::Kinds => Pick::Kinds,
-        Subject::Now => Pick::Now,
-        Subject::Value(value) => Pick::Value(Box::new(value)),
     }
 }
 

@@ -5,6 +5,7 @@
 //! time or of the list of kinds, and whatever a format's own code does). Flags and segments may ask for each other up to [`MAX_DEPTH`] deep.
 
 mod asks;
+mod common;
 mod compile;
 mod custom;
 pub(crate) mod cycles;
@@ -29,8 +30,9 @@ use flowline_core::{
     clock::{Clock, SystemClock},
 };
 
-pub use custom::{Cycle, Decide, Decision, Predicate, Situation, ValueTest};
+pub use custom::{Cycle, Decide, Decision, Exact, Predicate, Situation, ValueTest};
 pub(crate) use evaluate::number_of;
+pub(crate) use key::hash as key_hash;
 pub use observe::{Came, Nobody, Observer, Part, Step, Trace};
 pub use result::{Ask, Evaluation, Failure, Stage};
 pub use ruleset::{Changes, FlagView, Ruleset, RulesetBuilder};

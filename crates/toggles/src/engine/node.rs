@@ -173,19 +173,21 @@ pub(crate) enum Pick {
     Key,
     /// An attribute of the first part whose name its word holds.
     Attribute(Word),
-    Deep(Box<Deep>),
+    Deep(Arc<Deep>),
     Kinds,
     Now,
     Value(Box<Value>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Deep {
     /// The kind; `None`: the first part.
     pub(crate) kind: Option<Name>,
     /// The attribute; `None`: the key.
     pub(crate) name: Option<Name>,
     pub(crate) path: Box<[Box<str>]>,
+    /// Whether a kind is given, its and the attribute's words hold them, and no path leads further.
+    pub(crate) plain: bool,
 }
 
 /// A compiled operator.
@@ -209,9 +211,11 @@ pub(crate) enum Op {
         with: f64,
     },
     Time(Box<TimeOp>),
-    /// A version of three small numbers, packed; strict.
+    /// A version of three small numbers, packed.
     Plain {
         comparison: Comparison,
+        dialect: VersionDialect,
+        numbers: bool,
         with: Packed,
     },
     Version(Box<VersionOp>),
@@ -243,6 +247,7 @@ pub(crate) struct VersionOp {
     pub(crate) comparison: Comparison,
     pub(crate) with: Operand,
     pub(crate) dialect: VersionDialect,
+    pub(crate) numbers: bool,
 }
 
 /// Blocks, v4 and v6 apart, merged and sorted so that a search is by halves.

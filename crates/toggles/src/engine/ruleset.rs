@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, mem, sync::Arc};
 use super::{
     Ambient, Ask, Evaluation, Nobody, Observer, Trace,
     asks::Asked,
+    common::Common,
     compile, cycles,
     evaluate::Walk,
+    key::hash,
     node::{FlagNode, SegmentNode},
     table::Table,
 };
@@ -57,8 +59,12 @@ struct Circle {
 #[derive(Debug, Default)]
 pub struct RulesetBuilder {
     format: &'static str,
-    flags: Vec<Arc<FlagNode>>,
+    /// With the hash of its key: it lies at hand when a flag was just compiled.
+    flags: Vec<(u64, Arc<FlagNode>)>,
     segments: Vec<Arc<SegmentNode>>,
+    /// Whether any of them may ask for others.
+    asks: bool,
+    common: Common,
     refuses_cycles: bool,
     /// What could not be honoured so far.
     pub warnings: Vec<Warning>,
@@ -69,12 +75,17 @@ pub struct RulesetBuilder {
 impl RulesetBuilder {
     /// Adds a flag. Of two with one key the last counts.
     pub fn flag(&mut self, flag: Flag) {
-        self.flags.push(Arc::new(compile::flag(flag, &mut self.warnings)));
+        let hash = hash(&flag.key);
+        let flag = compile::flag(flag, &mut self.common, &mut self.warnings);
+        self.asks |= flag.asks;
+        self.flags.push((hash, Arc::new(flag)));
     }
 
     /// Adds a segment. Of two with one name the last counts.
     pub fn segment(&mut self, segment: Segment) {
-        self.segments.push(Arc::new(compile::segment(segment, &mut self.warnings)));
+        let segment = compile::segment(segment, &mut self.common, &mut self.warnings);
+        self.asks |= segment.asks;
+        self.segments.push(Arc::new(segment));
     }
 
     /// Makes flags that depend on each other in a circle errors, with a warning that names the way round; those that
@@ -92,7 +103,7 @@ impl RulesetBuilder {
     /// The ruleset.
     pub fn build(self) -> Ruleset {
         let ruleset = Ruleset {
-            flags: Table::build(self.flags),
+            flags: Table::of_hashed(self.flags),
             segments: Table::build(self.segments),
             format: self.format,
             warnings: self.warnings.into(),
@@ -100,7 +111,7 @@ impl RulesetBuilder {
             circles: Arc::default(),
             refuses_cycles: self.refuses_cycles,
         };
-        ruleset.without_circles(None)
+        if self.asks { ruleset.without_circles(None) } else { ruleset }
     }
 }
 
@@ -142,11 +153,11 @@ impl Ruleset {
     #[must_use]
     pub fn with(&self, changes: Changes) -> Self {
         let mut next = self.clone();
-        let mut warnings = changes.warnings;
-        let put: Vec<_> =
-            changes.flags.into_iter().map(|flag| Arc::new(compile::flag(flag, &mut warnings))).collect();
-        let segments: Vec<_> =
-            changes.segments.into_iter().map(|one| Arc::new(compile::segment(one, &mut warnings))).collect();
+        let (mut common, mut warnings) = (Common::default(), changes.warnings);
+        let flag = |flag| Arc::new(compile::flag(flag, &mut common, &mut warnings));
+        let put: Vec<_> = changes.flags.into_iter().map(flag).collect();
+        let segment = |segment| Arc::new(compile::segment(segment, &mut common, &mut warnings));
+        let segments: Vec<_> = changes.segments.into_iter().map(segment).collect();
         let removed: Vec<&str> = changes.removed_flags.iter().map(String::as_str).collect();
         if !warnings.is_empty() || !self.warnings.is_empty() {
             let changed = |warning: &&Warning| {

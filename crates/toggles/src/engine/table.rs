@@ -30,7 +30,11 @@ const PER_SHARD: usize = 64;
 impl<T: Keyed> Table<T> {
     /// The things, of two with one key the last.
     pub(crate) fn build(items: impl IntoIterator<Item = Arc<T>>) -> Self {
-        let items: Vec<_> = items.into_iter().map(|item| (hash(item.key()), item)).collect();
+        Self::of_hashed(items.into_iter().map(|item| (hash(item.key()), item)).collect())
+    }
+
+    /// The same of things with the [hashes](hash) of their keys.
+    pub(crate) fn of_hashed(items: Vec<(u64, Arc<T>)>) -> Self {
         let count = items.len().div_ceil(PER_SHARD).next_power_of_two();
         let mut sorted: Vec<Vec<(u64, Arc<T>)>> = Vec::with_capacity(count);
         sorted.resize_with(count, || Vec::with_capacity(items.len() / count * 5 / 4));

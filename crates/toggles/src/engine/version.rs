@@ -33,18 +33,18 @@ impl Packed {
         Version::new(major, minor, patch)
     }
 
-    /// How the strict version `text` compares with this one; `None` if it is no version.
+    /// How the version `text` compares with this one; `None` if it is no version.
     #[inline]
-    pub(crate) fn compared(self, text: &str) -> Option<Ordering> {
+    pub(crate) fn compared(self, text: &str, dialect: VersionDialect) -> Option<Ordering> {
         match Self::parse(text) {
             Some(theirs) => Some(theirs.cmp(&self)),
-            None => self.compared_slowly(text),
+            None => self.compared_slowly(text, dialect),
         }
     }
 
     #[cold]
-    fn compared_slowly(self, text: &str) -> Option<Ordering> {
-        Some(Version::parse(text).ok()?.cmp_precedence(&self.version()))
+    fn compared_slowly(self, text: &str, dialect: VersionDialect) -> Option<Ordering> {
+        Some(parse(text, dialect)?.cmp_precedence(&self.version()))
     }
 }
 
@@ -57,6 +57,12 @@ pub(crate) struct Operand {
 
 impl Operand {
     pub(crate) fn parse(text: &str, dialect: VersionDialect) -> Option<Self> {
+        if let Some([major, minor, patch]) = plain(text) {
+            return Some(Self {
+                plain: Some([major, minor, patch]),
+                version: Version::new(major, minor, patch),
+            });
+        }
         let version = parse(text, dialect)?;
         let plain = version.pre.is_empty().then_some([version.major, version.minor, version.patch]);
         Some(Self { plain, version })
@@ -220,7 +226,7 @@ mod tests {
             for b in texts {
                 let long = Version::parse(b).ok().map(|b| b.cmp_precedence(operand.version()));
                 assert_eq!(operand.compared(b, VersionDialect::Strict), long, "{b} with {a}");
-                let packed = operand.packed().map(|packed| packed.compared(b));
+                let packed = operand.packed().map(|packed| packed.compared(b, VersionDialect::Strict));
                 assert!(packed.is_none_or(|packed| packed == long), "{b} with packed {a}");
             }
         }

@@ -56,6 +56,16 @@ impl WordSet {
         texts
     }
 
+    /// The texts as names.
+    pub(crate) fn names(&self) -> Vec<Name> {
+        let short = |word: &Word| Name::exact(*word);
+        let long = self.long.iter().map(Name::new);
+        match &self.words {
+            Words::Few(words) => words.iter().filter_map(short).chain(long).collect(),
+            Words::Many(table) => table.iter().filter_map(short).chain(long).collect(),
+        }
+    }
+
     /// Whether the text whose word is `word` is in it.
     #[inline]
     pub(crate) fn contains(&self, word: Word, text: &str) -> bool {

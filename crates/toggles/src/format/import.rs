@@ -490,7 +490,7 @@ fn compare(operator: &Operator) -> Result<Option<Compare>, Unsaid> {
             }
             coerced(*milliseconds, Compare::Time(*comparison, *with))
         }
-        Operator::Version { comparison, with, dialect } => match parse_version(with, *dialect) {
+        Operator::Version { comparison, with, dialect, .. } => match parse_version(with, *dialect) {
             Some(version) => Compare::Version(*comparison, version, *dialect),
             None => return Ok(None),
         },

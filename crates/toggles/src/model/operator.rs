@@ -60,6 +60,8 @@ pub enum Operator {
         with: Box<str>,
         /// What counts as a version.
         dialect: VersionDialect,
+        /// Whether numbers take part with their text; otherwise they are of the wrong type.
+        numbers: bool,
     },
     /// The pattern occurs in the value's text. Rust's `regex` dialect (RE2-like).
     Pattern {
@@ -93,7 +95,7 @@ impl Operator {
 
     /// The value is a strict semantic version that compares so.
     pub fn version(comparison: Comparison, with: impl Into<Box<str>>) -> Self {
-        Self::Version { comparison, with: with.into(), dialect: VersionDialect::Strict }
+        Self::Version { comparison, with: with.into(), dialect: VersionDialect::Strict, numbers: false }
     }
 }
 

@@ -81,6 +81,11 @@ impl Name {
         Self { word, long: (!word.is_exact()).then(|| text.into()) }
     }
 
+    /// The name that the word holds as a whole.
+    pub(crate) fn exact(word: Word) -> Option<Self> {
+        word.is_exact().then_some(Self { word, long: None })
+    }
+
     /// Its word.
     #[inline]
     pub fn word(&self) -> Word {

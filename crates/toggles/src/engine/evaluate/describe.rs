@@ -95,7 +95,7 @@ fn test(test: &TestNode) -> String {
         }
         Op::Number { comparison, with, .. } => format!("{} {with}", comparison.sign()),
         Op::Time(op) => format!("{} {}", op.comparison.sign(), op.with),
-        Op::Plain { comparison, with } => format!("{} {}", comparison.sign(), with.version()),
+        Op::Plain { comparison, with, .. } => format!("{} {}", comparison.sign(), with.version()),
         Op::Version(op) => format!("{} {}", op.comparison.sign(), op.with.version()),
         Op::Pattern { regex, .. } => format!("matching /{}/", regex.as_str()),
         Op::Network(networks) => format!("in one of {} networks", networks.len()),

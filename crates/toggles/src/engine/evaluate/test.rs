@@ -1,6 +1,6 @@
 //! Whether an attribute compares as asked for.
 
-use std::net::IpAddr;
+use std::{cmp::Ordering, net::IpAddr};
 
 use super::Walk;
 use crate::{
@@ -45,6 +45,7 @@ impl<'a> Walk<'a> {
         let prepared = match &test.pick {
             Pick::Attribute(name) => self.context.first().find_exact(*name),
             Pick::Key => self.context.first().prepared_key(),
+            Pick::Deep(deep) if deep.plain => self.found(deep),
             Pick::Deep(_) | Pick::Kinds | Pick::Now | Pick::Value(_) => return self.test_far(test),
         };
         match prepared {
@@ -72,9 +73,20 @@ impl<'a> Walk<'a> {
         let prepared = match pick {
             Pick::Attribute(name) => self.context.first().find_exact(*name),
             Pick::Key => self.context.first().prepared_key(),
+            Pick::Deep(deep) if deep.plain => self.found(deep),
             Pick::Deep(_) | Pick::Kinds | Pick::Now | Pick::Value(_) => return self.look_far(pick),
         };
         prepared.map_or(Seen::Nothing, Seen::Prepared)
+    }
+
+    /// What stands at a [plain](Deep::plain) place.
+    #[inline]
+    fn found(&self, place: &Deep) -> Option<&'a Prepared> {
+        let part = self.context.part_exact(place.kind.as_ref()?.word())?;
+        match &place.name {
+            Some(name) => part.find_exact(name.word()),
+            None => part.prepared_key(),
+        }
     }
 
     fn look_far(&self, pick: &'a Pick) -> Seen<'a> {
@@ -119,7 +131,7 @@ fn tested(test: &TestNode, prepared: &Prepared) -> Truth {
         (Op::Number { comparison, with, .. }, Value::Number(number)) => {
             number.as_f64().partial_cmp(with).is_some_and(|ordering| comparison.holds(ordering))
         }
-        (Op::Plain { comparison, with }, Value::Text(_)) => match prepared.reads {
+        (Op::Plain { comparison, with, .. }, Value::Text(_)) => match prepared.reads {
             Reads::Version(version) => comparison.holds(version.cmp(with)),
             _ => return tested_by_value(test, &prepared.value, Some(prepared)),
         },
@@ -181,12 +193,14 @@ fn compared(op: &Op, value: &Value, prepared: Option<&Prepared>) -> Option<Truth
             };
             number.partial_cmp(with).is_some_and(|ordering| comparison.holds(ordering)).into()
         }
-        Op::Plain { comparison, with } => comparison.holds(with.compared(value.as_str()?)?).into(),
+        Op::Plain { comparison, dialect, numbers, with } => {
+            let ordering = version_text(value, *numbers, |text| with.compared(text, *dialect))?;
+            comparison.holds(ordering).into()
+        }
         Op::Version(op) => {
-            let text = value.as_str()?;
-            let ordering = match prepared.map(|prepared| prepared.reads) {
-                Some(Reads::Version(version)) => op.with.compared_packed(version),
-                _ => op.with.compared(text, op.dialect)?,
+            let ordering = match (value, prepared.map(|prepared| prepared.reads)) {
+                (Value::Text(_), Some(Reads::Version(version))) => op.with.compared_packed(version),
+                _ => version_text(value, op.numbers, |text| op.with.compared(text, op.dialect))?,
             };
             op.comparison.holds(ordering).into()
         }
@@ -223,6 +237,20 @@ fn with_text(value: &Value, scalars: bool, then: impl FnOnce(&str) -> Truth) -> 
         Value::Text(text) => Some(then(text)),
         Value::Number(number) if scalars => Some(then(Scratch::default().show(number))),
         Value::Bool(yes) if scalars => Some(then(if *yes { "true" } else { "false" })),
+        _ => None,
+    }
+}
+
+/// What `then` makes of a version's text.
+#[inline]
+fn version_text(
+    value: &Value,
+    numbers: bool,
+    then: impl FnOnce(&str) -> Option<Ordering>,
+) -> Option<Ordering> {
+    match value {
+        Value::Text(text) => then(text),
+        Value::Number(number) if numbers => then(Scratch::default().show(number)),
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use super::{
     expression::{Compiler, Expr, Literal, index_of},
 };
 use crate::{
-    engine::{Decide, Decision, Scratch, Situation},
+    engine::{Decide, Decision, Exact, Scratch, Situation},
     format::reading::Tree,
     model::{
         Condition, Facts, Fault, FaultCode, Flag, Outcome, Reason, Rule, Switch, ValueType, Variant, Warning,
@@ -256,6 +256,10 @@ impl Decide for Targeting {
 
     fn describe(&self) -> String {
         format!("targeting: {}", self.root)
+    }
+
+    fn exactly(&self) -> Option<Exact> {
+        self.as_rules()
     }
 
     fn plain(&self, flag: &str, differs: &mut Vec<String>) -> Option<Outcome> {

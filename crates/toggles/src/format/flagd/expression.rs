@@ -100,7 +100,7 @@ pub(super) struct Var {
 
 impl Var {
     /// Whether it is an attribute as it is, or the targeting key: what a context has ready.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         matches!(self.root, Root::Attribute(_) | Root::TargetingKey)
             && self.path.is_empty()
             && self.default.is_none()

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `targetingKey` | the context's key |
 //! | other fields of the context | attributes |
-//! | `targeting` | one rule that decides by itself; null goes on to the default variant |
+//! | `targeting` | one rule that decides by itself; null goes on to the default variant. The engine compiles an `if` of plain comparisons to rules |
 //! | `$evaluators` | compiled once, shared by all flags that name them |
 //! | set and flag metadata | the flag's [facts](crate::model::Facts::metadata), the flag's own on top |
 //!
@@ -20,6 +20,7 @@ mod coerce;
 mod compile;
 mod document;
 mod evaluate;
+mod exact;
 mod export;
 #[cfg(test)]
 mod export_tests;

@@ -200,7 +200,8 @@ impl Words<'_> {
                 (Expr::Var(var), VersionOperator::Compared(comparison)) => {
                     self.differs.push("flagd takes numbers for versions, too".to_owned());
                     let with = test.with.version().to_string().into();
-                    let operator = Operator::Version { comparison, with, dialect: VersionDialect::Prefixed };
+                    let dialect = VersionDialect::Prefixed;
+                    let operator = Operator::Version { comparison, with, dialect, numbers: false };
                     Some(whole(subject(var)?, operator))
                 }
                 _ => None,

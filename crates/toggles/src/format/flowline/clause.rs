@@ -81,9 +81,16 @@ pub enum Asks {
 /// An attribute as clauses call it: a name, and the keys of objects below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    pub(super) kind: Option<Name>,
-    pub(super) name: Name,
-    pub(super) path: Vec<Box<str>>,
+    name: Name,
+    /// Apart, since few have it: documents of many flags move many attributes.
+    further: Option<Box<Further>>,
+}
+
+/// What the name of an attribute does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Further {
+    kind: Option<Name>,
+    path: Vec<Box<str>>,
 }
 
 /// How an attribute must compare.
@@ -179,25 +186,30 @@ impl Clause {
 
     /// The condition that it stands for.
     pub fn condition(&self) -> Condition {
-        let condition = match &self.asks {
+        self.clone().into_condition()
+    }
+
+    /// The same of a clause that is needed no longer: a long list of texts becomes the condition's as it is.
+    pub fn into_condition(self) -> Condition {
+        let condition = match self.asks {
             Asks::Attribute { attribute, is } => return is.condition(attribute, self.not, false),
             Asks::Segment(name) => {
-                return Condition::Segment { name: name.clone(), negate: self.not, unknown: Truth::Broken };
+                return Condition::Segment { name, negate: self.not, unknown: Truth::Broken };
             }
             Asks::Flag { flag, variants, enabled } => {
-                let mut check = FlagCheck::on(flag.clone());
+                let mut check = FlagCheck::on(flag);
                 check.unknown = Truth::Broken;
-                check.enabled = *enabled;
+                check.enabled = enabled;
                 if !variants.is_empty() {
-                    check.variants = Some(variants.clone());
+                    check.variants = Some(variants);
                     check.on = None;
                 }
                 Condition::Flag(Box::new(check))
             }
-            Asks::Share(share) => Condition::Share(Share::clone(share)),
-            Asks::During(period) => Condition::During(*period),
-            Asks::All(parts) => Condition::All(parts.iter().map(Self::condition).collect()),
-            Asks::Any(parts) => Condition::Any(parts.iter().map(Self::condition).collect()),
+            Asks::Share(share) => Condition::Share(*share),
+            Asks::During(period) => Condition::During(period),
+            Asks::All(parts) => Condition::All(parts.into_iter().map(Self::into_condition).collect()),
+            Asks::Any(parts) => Condition::Any(parts.into_iter().map(Self::into_condition).collect()),
         };
         if self.not { Condition::Not(Box::new(condition)) } else { condition }
     }
@@ -212,6 +224,9 @@ impl From<Asks> for Clause {
 impl Attribute {
     /// The attribute that clauses call `text`.
     pub fn new(text: &str) -> Self {
+        if !text.contains('.') && !text.starts_with('/') {
+            return Self { name: Name::new(text), further: None };
+        }
         let unescaped = |part: &str| part.replace("~1", "/").replace("~0", "~");
         let parts: Vec<String> = match text.strip_prefix('/') {
             Some(pointer) => pointer.split('/').map(unescaped).collect(),
@@ -219,25 +234,36 @@ impl Attribute {
         };
         let mut parts = parts.into_iter();
         let name = parts.next().unwrap_or_default();
-        Self { kind: None, name: Name::new(name), path: parts.map(Into::into).collect() }
+        Self::at(name, parts.map(Into::into))
     }
 
     /// The attribute of this name, and what lies in it under a path of keys.
     pub fn at(name: impl Into<Name>, path: impl IntoIterator<Item = Box<str>>) -> Self {
-        Self { kind: None, name: name.into(), path: path.into_iter().collect() }
+        let path: Vec<_> = path.into_iter().collect();
+        let further = (!path.is_empty()).then(|| Box::new(Further { kind: None, path }));
+        Self { name: name.into(), further }
     }
 
     /// The same in the context's part of a kind.
     #[must_use]
     pub fn of_kind(mut self, kind: impl Into<Name>) -> Self {
-        self.kind = Some(kind.into());
+        self.further.get_or_insert_default().kind = Some(kind.into());
         self
+    }
+
+    /// The kind of the context's part in which it is; nothing: the first.
+    pub(super) fn kind(&self) -> Option<&Name> {
+        self.further.as_ref()?.kind.as_ref()
+    }
+
+    fn path(&self) -> &[Box<str>] {
+        self.further.as_ref().map_or(&[], |further| &further.path)
     }
 
     pub(super) fn text(&self) -> String {
         let name = self.name.text();
         let parts: Vec<&str> =
-            std::iter::once(name.as_str()).chain(self.path.iter().map(|key| &**key)).collect();
+            std::iter::once(name.as_str()).chain(self.path().iter().map(|key| &**key)).collect();
         if parts.iter().all(|part| !part.contains('.')) && !name.starts_with('/') {
             return parts.join(".");
         }
@@ -245,20 +271,21 @@ impl Attribute {
         escaped.fold(String::new(), |pointer, part| pointer + "/" + &part)
     }
 
-    fn subject(&self) -> Subject {
-        let is_key = self.path.is_empty() && self.name == Name::new("targetingKey");
-        let (name, path) = (self.name.clone(), self.path.clone());
-        match (&self.kind, is_key) {
+    fn subject(self) -> Subject {
+        let Self { name, further } = self;
+        let Further { kind, path } = further.map(|further| *further).unwrap_or_default();
+        let is_key = path.is_empty() && name == Name::new("targetingKey");
+        match (kind, is_key) {
             (None, true) => Subject::Key,
             (None, false) => Subject::Attribute { name, path },
-            (Some(kind), true) => Subject::KeyOf { kind: kind.clone() },
-            (Some(kind), false) => Subject::AttributeOf { kind: kind.clone(), name, path },
+            (Some(kind), true) => Subject::KeyOf { kind },
+            (Some(kind), false) => Subject::AttributeOf { kind, name, path },
         }
     }
 }
 
 impl Compare {
-    fn condition(&self, attribute: &Attribute, not: bool, coerce: bool) -> Condition {
+    fn condition(self, attribute: Attribute, not: bool, coerce: bool) -> Condition {
         let operator = match self {
             Self::In(names) if coerce => Operator::Text {
                 any_of: names.iter().map(|name| name.text().into()).collect(),
@@ -266,37 +293,28 @@ impl Compare {
                 ignore_case: false,
                 scalars: true,
             },
-            Self::In(names) => Operator::OneOf(names.clone()),
-            Self::Equals(values) => Operator::Equals { any_of: values.clone() },
-            Self::Text { how, any_of, ignore_case } => Operator::Text {
-                any_of: any_of.clone(),
-                how: *how,
-                ignore_case: *ignore_case,
-                scalars: coerce,
-            },
-            Self::Number(comparison, with) => {
-                Operator::Number { comparison: *comparison, with: *with, parse: coerce }
+            Self::In(names) => Operator::OneOf(names),
+            Self::Equals(values) => Operator::Equals { any_of: values },
+            Self::Text { how, any_of, ignore_case } => {
+                Operator::Text { any_of, how, ignore_case, scalars: coerce }
             }
-            Self::Version(comparison, with, dialect) => Operator::Version {
-                comparison: *comparison,
-                with: with.to_string().into(),
-                dialect: *dialect,
-            },
-            Self::Time(comparison, with) => {
-                Operator::Time { comparison: *comparison, with: *with, milliseconds: coerce }
+            Self::Number(comparison, with) => Operator::Number { comparison, with, parse: coerce },
+            Self::Version(comparison, with, dialect) => {
+                Operator::Version { comparison, with: version_text(&with), dialect, numbers: false }
             }
+            Self::Time(comparison, with) => Operator::Time { comparison, with, milliseconds: coerce },
             Self::Pattern { pattern, ignore_case } => {
-                Operator::Pattern { pattern: pattern.clone(), ignore_case: *ignore_case, scalars: coerce }
+                Operator::Pattern { pattern, ignore_case, scalars: coerce }
             }
-            Self::Network(blocks) => Operator::Network { any_of: blocks.clone() },
+            Self::Network(any_of) => Operator::Network { any_of },
             Self::Present(present) => {
-                let absent = *present == not;
+                let absent = present == not;
                 let test = Test::new(attribute.subject(), Operator::Present);
                 return Test { negate: absent, missing: absent.into(), ..test }.into();
             }
             Self::All(all) => {
-                let parts = all.iter().map(|one| one.condition(attribute, false, coerce)).collect();
-                let parts = Condition::All(parts);
+                let of = |one: Self| one.condition(attribute.clone(), false, coerce);
+                let parts = Condition::All(all.into_iter().map(of).collect());
                 return if not { Condition::Not(Box::new(parts)) } else { parts };
             }
             Self::Coerced(compare) => return compare.condition(attribute, not, true),
@@ -304,6 +322,26 @@ impl Compare {
         let test = Test::new(attribute.subject(), operator);
         Test { negate: not, lists: Lists::AnyElement, invalid: Truth::Broken, ..test }.into()
     }
+}
+
+/// A version's text. Nearly all are three small numbers, for which the machinery of formatting costs more than reading them.
+fn version_text(version: &semver::Version) -> Box<str> {
+    let semver::Version { major, minor, patch, pre, build } = version;
+    let numbers = [*major, *minor, *patch].map(u16::try_from);
+    let ([Ok(major), Ok(minor), Ok(patch)], true, true) = (numbers, pre.is_empty(), build.is_empty()) else {
+        return version.to_string().into();
+    };
+    let mut text = String::with_capacity(17);
+    for (number, before) in [(major, ""), (minor, "."), (patch, ".")] {
+        text.push_str(before);
+        for unit in [10_000, 1_000, 100, 10, 1] {
+            if number >= unit || unit == 1 {
+                let digit = u8::try_from(number / unit % 10).unwrap_or_default();
+                text.push(char::from(b'0' + digit));
+            }
+        }
+    }
+    text.into()
 }
 
 /// A version comparison as it is written: `>= 2.1.0`.
@@ -327,3 +365,15 @@ const SIGNS: [(&str, Comparison); 6] = [
     ("<", Comparison::Less),
     ("=", Comparison::Equal),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_s_text_is_as_it_is_written() {
+        for text in ["0.0.0", "1.2.3", "10.20.30", "65535.1009.100", "65536.0.1", "1.2.3-rc.1+b", "1.0.0+b"] {
+            assert_eq!(&*version_text(&text.parse().unwrap()), text);
+        }
+    }
+}

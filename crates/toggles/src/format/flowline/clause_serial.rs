@@ -146,39 +146,44 @@ impl<'de> Visitor<'de> for ClauseVisitor {
                 Field::Share => parts.ask(Asks::Share(map.next_value()?)),
             }
         }
-        finished(parts).map_err(Error::custom)
+        finished(&mut parts).map_err(Error::custom)
     }
 }
 
-fn finished(mut parts: Parts) -> Result<Clause, String> {
+fn finished(parts: &mut Parts) -> Result<Clause, String> {
     const SUBJECTS: &str = "`attribute`, `segment`, `flag`, `all` and `any`";
     let kind = parts.kind.take();
     if kind.is_some() && parts.attribute.is_none() {
         return Err("`kind` goes with `attribute`".to_owned());
     }
-    if let Some(mut attribute) = parts.attribute.take() {
-        attribute.kind = kind;
-        let Some(first) = parts.first.take() else {
-            return Err(format!("the clause on `{}` compares it with nothing", attribute.text()));
-        };
-        let mut is = first;
-        if !parts.more.is_empty() {
-            is = Compare::All(std::iter::once(is).chain(std::mem::take(&mut parts.more)).collect());
+    let ambiguous = || Err(format!("the clause has more than one of {SUBJECTS}; use two clauses"));
+    let mut asks = match (parts.attribute.take(), parts.asks.take()) {
+        (Some(mut attribute), asks) => {
+            if let Some(kind) = kind {
+                attribute = attribute.of_kind(kind);
+            }
+            let Some(mut is) = parts.first.take() else {
+                return Err(format!("the clause on `{}` compares it with nothing", attribute.text()));
+            };
+            if !parts.more.is_empty() {
+                is = Compare::All(std::iter::once(is).chain(parts.more.drain(..)).collect());
+            }
+            if parts.ambiguous || asks.is_some() {
+                return ambiguous();
+            }
+            Asks::Attribute { attribute, is: parts.marks.applied(is) }
         }
-        is = parts.marks.applied(is);
-        parts.ask(Asks::Attribute { attribute, is });
-    }
-    if parts.first.is_some() {
-        return Err("the clause compares without an `attribute`".to_owned());
-    }
-    if parts.ambiguous {
-        return Err(format!("the clause has more than one of {SUBJECTS}; use two clauses"));
-    }
-    let Some(mut asks) = parts.asks.take() else {
-        return Err(format!("the clause needs one of {SUBJECTS}"));
+        (None, _) if parts.first.is_some() => {
+            return Err("the clause compares without an `attribute`".to_owned());
+        }
+        (None, _) if parts.ambiguous => return ambiguous(),
+        (None, Some(asks)) => asks,
+        (None, None) => return Err(format!("the clause needs one of {SUBJECTS}")),
     };
     match &mut asks {
-        Asks::Flag { variants, enabled, .. } => (*variants, *enabled) = (parts.variants, parts.enabled),
+        Asks::Flag { variants, enabled, .. } => {
+            (*variants, *enabled) = (std::mem::take(&mut parts.variants), parts.enabled);
+        }
         _ if !parts.variants.is_empty() => return Err("`variant` goes with `flag`".to_owned()),
         _ if parts.enabled => return Err("`enabled` goes with `flag`".to_owned()),
         _ => {}
@@ -388,7 +393,7 @@ impl Serialize for Clause {
                 if let Some(versions) = marks.versions {
                     map.serialize_entry("versions", &versions)?;
                 }
-                if let Some(kind) = &attribute.kind {
+                if let Some(kind) = attribute.kind() {
                     map.serialize_entry("kind", kind)?;
                 }
             }

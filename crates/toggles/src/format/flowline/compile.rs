@@ -1,6 +1,6 @@
 //! From definition and state to the model.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -24,12 +24,23 @@ const POINTS: u32 = 100_000;
 ///
 /// A definition that does not make sense gives a flag with a fault, and says so in a warning; other flags are not harmed.
 pub fn compile(key: &str, definition: &Definition, state: &Effective, warnings: &mut Vec<Warning>) -> Flag {
-    match Compiler::new(key, definition).and_then(|compiler| compiler.flag(state)) {
+    consume(key, definition.clone(), state, warnings)
+}
+
+/// The same of a definition that is needed no longer: what may be long becomes the flag's as it is.
+pub(super) fn consume(
+    key: &str,
+    mut definition: Definition,
+    state: &Effective,
+    warnings: &mut Vec<Warning>,
+) -> Flag {
+    let (audience, rules) = (mem::take(&mut definition.audience), mem::take(&mut definition.rules));
+    match Compiler::new(key, &definition).and_then(|compiler| compiler.flag(audience, rules, state)) {
         Ok(flag) => flag,
         Err((at, problem)) => {
             let fault = Fault::new(FaultCode::ParseError, problem.as_str());
             warnings.push(Warning::of(key, at, problem + UNTIL_MENDED));
-            broken(key, Some(definition), state, fault)
+            broken(key, Some(&definition), state, fault)
         }
     }
 }
@@ -70,6 +81,7 @@ type Problem = (String, String);
 
 struct Compiler<'d> {
     key: &'d str,
+    /// Without its audience and rules.
     definition: &'d Definition,
     variants: Arc<[Variant]>,
     value_type: ValueType,
@@ -109,7 +121,7 @@ impl<'d> Compiler<'d> {
         Ok(Self { key, definition, variants, value_type: value_type.unwrap_or_default(), salt })
     }
 
-    fn flag(&self, state: &Effective) -> Result<Flag, Problem> {
+    fn flag(&self, audience: Vec<Clause>, rules: Vec<Rule>, state: &Effective) -> Result<Flag, Problem> {
         let definition = self.definition;
         let mut flag = Flag::new(self.key, self.value_type, Arc::clone(&self.variants));
         flag.facts = facts(definition);
@@ -121,13 +133,14 @@ impl<'d> Compiler<'d> {
             .iter()
             .map(|key| Prerequisite { check: FlagCheck::on(key.as_str()), otherwise: None })
             .collect();
-        for (index, rule) in definition.rules.iter().enumerate() {
+        flag.rules.reserve_exact(rules.len() + 1);
+        for (index, rule) in rules.into_iter().enumerate() {
             flag.rules.push(self.rule(index, rule)?);
         }
         let serve = self.serve("serve", state.serve.as_ref().or(definition.serve.as_ref()))?;
         // A split that may go on is a rule, so that `off` comes behind it.
         let goes_on = matches!(&serve, Outcome::Split(split) if split.past_end == PastEnd::GoOn);
-        let everybody = definition.audience.is_empty() && state.rollout == Percent::ALL && !goes_on;
+        let everybody = audience.is_empty() && state.rollout == Percent::ALL && !goes_on;
         if everybody {
             flag.fallback_reason =
                 (flag.rules.is_empty() && flag.prerequisites.is_empty()).then_some(Reason::Static);
@@ -136,8 +149,7 @@ impl<'d> Compiler<'d> {
             }
             flag.fallback = serve;
         } else {
-            let mut when = conditions(&definition.audience);
-            when.extend(self.within(state.rollout));
+            let when = conditions(audience, self.within(state.rollout));
             flag.rules.push(crate::model::Rule {
                 id: None,
                 when: Condition::All(when),
@@ -157,12 +169,11 @@ impl<'d> Compiler<'d> {
         }
     }
 
-    fn rule(&self, index: usize, rule: &Rule) -> Result<crate::model::Rule, Problem> {
+    fn rule(&self, index: usize, rule: Rule) -> Result<crate::model::Rule, Problem> {
         let at = format!("rules/{index}/serve");
-        let mut when = conditions(&rule.when);
-        when.extend(rule.rollout.and_then(|percent| self.within(percent)));
+        let when = conditions(rule.when, rule.rollout.and_then(|percent| self.within(percent)));
         Ok(crate::model::Rule {
-            id: rule.id.as_deref().map(Into::into),
+            id: rule.id.map(Into::into),
             when: Condition::All(when),
             then: match (rule.off, &rule.serve) {
                 (true, None) => self.off()?,
@@ -256,8 +267,10 @@ impl<'d> Compiler<'d> {
     }
 }
 
-fn conditions(clauses: &[Clause]) -> Vec<Condition> {
-    clauses.iter().map(Clause::condition).collect()
+fn conditions(clauses: Vec<Clause>, last: Option<Condition>) -> Vec<Condition> {
+    let mut conditions = Vec::with_capacity(clauses.len() + usize::from(last.is_some()));
+    conditions.extend(clauses.into_iter().map(Clause::into_condition).chain(last));
+    conditions
 }
 
 fn bucketing(salt: &str) -> Bucketing {

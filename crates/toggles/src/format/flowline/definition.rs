@@ -29,13 +29,18 @@ impl FlagKey {
     /// What is wrong with it.
     pub fn new(text: impl AsRef<str>) -> Result<Self, FlagKeyError> {
         let text = text.as_ref();
-        let first = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-        let rest = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-        if first && rest && text.len() <= 100 {
+        if Self::is_valid(text) {
             Ok(Self(text.into()))
         } else {
             Err(FlagKeyError { text: text.chars().take(120).collect() })
         }
+    }
+
+    /// Whether `text` may be one.
+    pub(super) fn is_valid(text: &str) -> bool {
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        first && text.len() <= 100 && text.bytes().all(rest)
     }
 
     /// The text.

@@ -3,16 +3,17 @@
 use std::{fmt, marker::PhantomData};
 
 use flowline_core::id::ScopeId;
+use hashbrown::{HashTable, hash_table::Entry};
 use indexmap::IndexMap;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeSeed, Error, MapAccess, Visitor},
 };
 
-use super::{Clause, Definition, Effective, FlagKey, compile, lenient};
+use super::{Clause, Definition, Effective, FlagKey, compile, compile::consume, lenient};
 use crate::{
-    engine::{Ruleset, RulesetBuilder},
-    format::{Format, FormatError},
+    engine::{Ruleset, RulesetBuilder, key_hash},
+    format::{Format, FormatError, reading::Text},
     model::{self, Condition, FlagSet, Operator, Subject, Test, Warning},
     value::Name,
 };
@@ -116,7 +117,7 @@ impl Document {
             let state = Effective::declared(definition, line);
             set.flags.push(compile(key.as_str(), definition, &state, &mut set.warnings));
         }
-        set.segments = self.segments.iter().map(|(name, segment)| segment.compile(name)).collect();
+        set.segments = self.segments.iter().map(|(name, one)| one.clone().compile(name)).collect();
         set
     }
 }
@@ -162,13 +163,13 @@ impl Document {
 }
 
 impl Segment {
-    pub(crate) fn compile(&self, name: &str) -> model::Segment {
+    pub(crate) fn compile(self, name: &str) -> model::Segment {
         let mut any: Vec<Condition> = Vec::with_capacity(2);
         if !self.members.is_empty() {
-            any.push(Test::new(Subject::Key, Operator::OneOf(self.members.clone())).into());
+            any.push(Test::new(Subject::Key, Operator::OneOf(self.members)).into());
         }
         if !self.when.is_empty() {
-            any.push(Condition::All(self.when.iter().map(Clause::condition).collect()));
+            any.push(Condition::All(self.when.into_iter().map(Clause::into_condition).collect()));
         }
         model::Segment { name: Name::new(name), condition: Condition::Any(any) }
     }
@@ -393,15 +394,18 @@ impl<'de> Visitor<'de> for Flags<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        #[expect(clippy::disallowed_types, reason = "only asked, never walked")]
-        let mut seen = std::collections::HashSet::new();
-        while let Some(key) = map.next_key::<FlagKey>()? {
-            if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(twice(&key)));
+        // Hashes alone: of two keys with one hash, whoever reads flag by flag sees whether they are the same.
+        let mut seen: HashTable<u64> = HashTable::new();
+        while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
+            let hash = key_hash(&key);
+            match seen.entry(hash, |have| *have == hash, |have| *have) {
+                Entry::Vacant(place) if FlagKey::is_valid(&key) => drop(place.insert(hash)),
+                Entry::Vacant(_) => return Err(A::Error::custom("not a flag's key")),
+                Entry::Occupied(_) => return Err(A::Error::custom(twice(&key))),
             }
             let definition: Definition = map.next_value()?;
             let state = Effective::declared(&definition, self.line);
-            let flag = compile(key.as_str(), &definition, &state, self.sink.warnings());
+            let flag = consume(&key, definition, &state, self.sink.warnings());
             self.sink.flag(flag);
         }
         Ok(())

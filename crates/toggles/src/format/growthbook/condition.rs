@@ -92,7 +92,7 @@ pub(super) enum Op {
     Same(Value),
     Equal(Value),
     Compared(Comparison, Value),
-    In { members: Members, negate: bool },
+    In { members: Box<Members>, negate: bool },
     Each(Vec<Op>),
     Element(Box<Op>),
     ElementObject(Box<Cond>),
@@ -428,7 +428,7 @@ impl<'g> Reader<'g> {
             "$in" | "$nin" | "$ini" | "$nini" => match with.as_list() {
                 Some(list) => {
                     let members = Members::new(list, name.ends_with('i'));
-                    Op::In { members, negate: name.starts_with("$n") }
+                    Op::In { members: Box::new(members), negate: name.starts_with("$n") }
                 }
                 None => self.never(format!("`{name}` needs a list, not a {}; it is false", with.kind())),
             },
@@ -439,7 +439,7 @@ impl<'g> Reader<'g> {
                     self.problems.push(format!("there is no saved group `{id}`; it counts as empty"));
                 }
                 let members = Members::new(group.map(Vec::as_slice).unwrap_or_default(), false);
-                Op::In { members, negate: name == "$notInGroup" }
+                Op::In { members: Box::new(members), negate: name == "$notInGroup" }
             }
             "$all" | "$alli" => match with.as_list() {
                 Some(list) => Op::Each(list.iter().map(|one| self.value(one, name == "$alli")).collect()),

@@ -7,24 +7,31 @@ use crate::value::Value;
 
 /// A version made ready for comparing.
 #[derive(Debug)]
-pub(super) struct Padded {
-    text: String,
+pub(super) enum Padded {
     /// The numbers of a plain `x.y.z`.
-    plain: Option<[u32; 3]>,
+    Plain([u32; 3]),
+    /// Any other text, padded.
+    Text(Box<str>),
 }
 
 impl Padded {
     pub(super) fn new(value: &Value) -> Self {
         let text = source(value);
-        Self { plain: plain(&text), text: padded(&text) }
+        plain(&text).map_or_else(|| Self::Text(padded(&text).into()), Self::Plain)
     }
 
     /// How `value` compares with it.
     pub(super) fn compared(&self, value: &Value) -> Ordering {
         let text = source(value);
-        match (plain(&text), self.plain) {
-            (Some(theirs), Some(mine)) => theirs.cmp(&mine),
-            _ => coercion::by_units(&padded(&text), &self.text),
+        match self {
+            Self::Plain(mine) => plain(&text).map_or_else(
+                || {
+                    let [major, minor, patch] = mine;
+                    coercion::by_units(&padded(&text), &padded(&format!("{major}.{minor}.{patch}")))
+                },
+                |theirs| theirs.cmp(mine),
+            ),
+            Self::Text(mine) => coercion::by_units(&padded(&text), mine),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{document, reference::Reference};
 use crate::{
     context::USER,
-    engine::{of_milliseconds, rfc3339},
+    engine::{of_milliseconds, parse_version, rfc3339},
     format::reading::Text,
     model::{Comparison, Condition, Lists, Operator, Subject, Test, Texts, Truth, VersionDialect},
     value::{Name, Value},
@@ -57,11 +57,10 @@ pub(super) fn compile(clause: document::Clause<'_>, warn: &mut dyn FnMut(String)
     };
     let subject = if reference.is_kind() { Some(Subject::Kinds) } else { reference.subject(&kind(given)) };
     let Some(subject) = subject else { return Condition::NEVER };
-    // Of what is missing, a pattern or version that makes no sense does not hold, negated or not.
-    let may_be_invalid = op.as_str() == "matches" || op.as_str().starts_with("semVer");
-    let there =
-        (negate && may_be_invalid).then(|| Condition::from(Test::new(subject.clone(), Operator::Present)));
     let operators = operators(op.as_str(), raw, warn);
+    // Of what is missing, a pattern or version that makes no sense does not hold, negated or not.
+    let there = (negate && operators.iter().any(may_be_invalid))
+        .then(|| Condition::from(Test::new(subject.clone(), Operator::Present)));
     let mut tests = operators.into_iter().map(|operator| {
         Condition::from(Test {
             subject: subject.clone(),
@@ -78,6 +77,15 @@ pub(super) fn compile(clause: document::Clause<'_>, warn: &mut dyn FnMut(String)
         (1, _) => tests.next().unwrap_or(Condition::NEVER),
         (_, false) => Condition::Any(tests.collect()),
         (_, true) => Condition::All(tests.collect()),
+    }
+}
+
+/// Whether it may make no sense: of a version that can be said, of a pattern only when it is compiled.
+fn may_be_invalid(operator: &Operator) -> bool {
+    match operator {
+        Operator::Version { with, dialect, .. } => parse_version(with, *dialect).is_none(),
+        Operator::Pattern { .. } => true,
+        _ => false,
     }
 }
 
@@ -114,7 +122,12 @@ fn operators(op: &str, raw: &str, warn: &mut dyn FnMut(String)) -> Vec<Operator>
         },
         "semVerEqual" | "semVerLessThan" | "semVerGreaterThan" => |value, op| {
             let with = value.as_str()?.into();
-            Some(Operator::Version { comparison: comparison(op), with, dialect: VersionDialect::Partial })
+            Some(Operator::Version {
+                comparison: comparison(op),
+                with,
+                dialect: VersionDialect::Partial,
+                numbers: false,
+            })
         },
         unknown => {
             warn(format!("unknown operator `{unknown}`; it matches nothing"));

@@ -28,7 +28,7 @@ pub(super) struct Compiler<'a, 'c> {
     pub(super) reading: Reading,
     pub(super) source: &'c Source<'a>,
     pub(super) warnings: &'c mut Vec<Warning>,
-    /// What is to be logged, where that is not the usual: by flag, then by allocation.
+    /// What is to be logged, where that is not the usual: by flag, then by allocation; false: nothing at all.
     pub(super) logging: &'c mut Entries,
 }
 
@@ -77,6 +77,12 @@ impl<'a> Compiler<'a, '_> {
             variations.insert(name, index);
         }
         let mut rules = Vec::with_capacity(flag.allocations.len());
+        if !flag.allocations.is_empty() && flag.allocations.iter().all(is_silent) {
+            self.logging.insert(key.into(), Value::Bool(false));
+        } else if self.logging.get(key).is_some_and(|all| all.as_bool().is_some()) {
+            // Of a key that stands twice the last counts.
+            self.logging.swap_remove(key);
+        }
         for (index, allocation) in flag.allocations.into_iter().enumerate() {
             let at = At::element("allocations", index);
             rules.push(self.allocation(key, allocation, &at, flag.total_shards, &variations)?);
@@ -162,10 +168,13 @@ impl<'a> Compiler<'a, '_> {
     }
 
     fn logging(&mut self, flag: &str, allocation: &str, do_log: &Value, splits: &[document::Split<'a>]) {
+        if self.logging.get(flag).is_some_and(|all| *all == Value::Bool(false)) {
+            return;
+        }
         let silent = *do_log == Value::Bool(false);
         let mut extra = Entries::new();
         for split in splits {
-            if split.extra_logging.as_object().is_some_and(|entries| !entries.is_empty()) {
+            if has_extra(split) {
                 extra
                     .entry(split.variation_key.as_str().into())
                     .or_insert_with(|| split.extra_logging.clone());
@@ -220,6 +229,15 @@ impl<'a> Compiler<'a, '_> {
         }
         Ok(Part { shards, outcome })
     }
+}
+
+/// Whether nothing of an allocation is to be logged.
+fn is_silent(allocation: &document::Allocation<'_>) -> bool {
+    allocation.do_log == Value::Bool(false) && !allocation.splits.iter().any(has_extra)
+}
+
+fn has_extra(split: &document::Split<'_>) -> bool {
+    split.extra_logging.as_object().is_some_and(|entries| !entries.is_empty())
 }
 
 fn time(

@@ -94,7 +94,7 @@ fn compared(comparison: Comparison, value: &Tree<'_>) -> Result<Operator, String
 
 fn version(comparison: Comparison, text: &str) -> Option<Operator> {
     Version::parse(text).ok()?;
-    Some(Operator::Version { comparison, with: text.into(), dialect: VersionDialect::Strict })
+    Some(Operator::Version { comparison, with: text.into(), dialect: VersionDialect::Strict, numbers: false })
 }
 
 /// When an allocation is open. Tells in which direction it is not.

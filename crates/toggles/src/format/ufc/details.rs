@@ -78,8 +78,10 @@ impl<'a> Resolution<'a> {
     pub fn logging(&self, ruleset: &'a Ruleset) -> Option<Logging<'a>> {
         let (flag, allocation) = (self.evaluation.key()?, self.evaluation.rule_id()?);
         let variation = self.evaluation.variant.filter(|_| self.error.is_none())?;
-        let said = ruleset.facts().get(super::LOGGING).and_then(|all| all.get(flag)?.get(allocation));
-        let do_log = said.and_then(|said| said.get("doLog")?.as_bool()).unwrap_or(true);
+        let of_flag = ruleset.facts().get(super::LOGGING).and_then(|all| all.get(flag));
+        let said = of_flag.and_then(|of_flag| of_flag.get(allocation));
+        let silent = of_flag.is_some_and(|of_flag| *of_flag == Value::Bool(false));
+        let do_log = !silent && said.and_then(|said| said.get("doLog")?.as_bool()).unwrap_or(true);
         let extra = said.and_then(|said| said.get("extraLogging")?.get(&variation.name));
         Some(Logging { allocation, do_log, extra })
     }

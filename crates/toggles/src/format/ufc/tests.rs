@@ -387,20 +387,24 @@ fn what_is_to_be_logged_is_told() {
                      "splits": [{"variationKey": "a", "shards": []}]},
                     {"key": "holdout", "doLog": true, "rules": [{"conditions": [{"attribute": "x", "operator": "ONE_OF", "value": ["h"]}]}],
                      "splits": [{"variationKey": "b", "shards": [], "extraLogging": {"holdoutKey": "h1"}}]},
-                    {"key": "usual", "extraLogging": 1, "splits": [{"variationKey": "a", "shards": [], "extraLogging": null}]}]}}}"#,
+                    {"key": "usual", "extraLogging": 1, "splits": [{"variationKey": "a", "shards": [], "extraLogging": null}]}]},
+              "silent": {"key": "silent", "enabled": true, "variationType": "STRING", "totalShards": 10,
+                "variations": {"a": {"key": "a", "value": "A"}},
+                "allocations": [{"key": "all", "doLog": false, "splits": [{"variationKey": "a", "shards": []}]}]}}}"#,
         )
         .unwrap();
     let (ruleset, fixed) = (Ruleset::compile(set), Fixed::default());
-    let told = |x: &str| {
+    let told = |flag: &str, x: &str| {
         let context = Context::new("alice").with("x", x);
-        let resolution = Resolution::of(&ruleset, "f", ValueType::String, &context, &fixed);
+        let resolution = Resolution::of(&ruleset, flag, ValueType::String, &context, &fixed);
         let logging = resolution.logging(&ruleset).unwrap();
         format!("{} {} {:?}", logging.allocation, logging.do_log, logging.extra)
     };
-    insta::assert_snapshot!([told("q"), told("h"), told("z")].join("\n"), @r#"
+    insta::assert_snapshot!([told("f", "q"), told("f", "h"), told("f", "z"), told("silent", "z")].join("\n"), @r#"
     quiet false None
     holdout true Some({"holdoutKey":"h1"})
     usual true None
+    all false None
     "#);
     assert_eq!(
         Resolution::of(&ruleset, "g", ValueType::String, &Context::new("a"), &fixed).logging(&ruleset),

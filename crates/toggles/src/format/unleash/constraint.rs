@@ -93,7 +93,7 @@ fn time(comparison: Comparison, value: &str) -> Result<Operator, String> {
 }
 
 fn version(comparison: Comparison, value: &str) -> Operator {
-    Operator::Version { comparison, with: value.into(), dialect: VersionDialect::Strict }
+    Operator::Version { comparison, with: value.into(), dialect: VersionDialect::Strict, numbers: false }
 }
 
 /// The start of a text, for a message.

@@ -463,7 +463,7 @@ impl<'s> Exporter<'s> {
                 let compared = json!({sign: [value, with]});
                 Ok(Fit { holds: all(vec![is_number.clone(), compared]), fits: is_number })
             }
-            Operator::Version { comparison, with, dialect } => {
+            Operator::Version { comparison, with, dialect, .. } => {
                 if *dialect != VersionDialect::Prefixed {
                     let message = "flagd takes numbers and texts such as `v1` and `1.2` for versions, too";
                     self.lose(&format!("{at}/when"), LossKind::Changed, message);
