@@ -63,7 +63,7 @@ impl Surroundings {
 
     /// Who is at work, as far as it is known: the CI system, or the user.
     pub(super) fn person(&self) -> Option<String> {
-        let get = |name: &str| self.env.get(name).filter(|value| !value.is_empty()).cloned();
+        let get = |name: &str| self.ci().given(&self.env, name).map(str::to_owned);
         get("GITHUB_ACTOR")
             .or_else(|| get("GITLAB_USER_LOGIN"))
             .or_else(|| get("USER"))
@@ -90,4 +90,17 @@ fn seed() -> Vec<u8> {
     use std::hash::BuildHasher;
     let word = || std::collections::hash_map::RandomState::new().hash_one(0_u8).to_le_bytes();
     [word(), word(), word(), word()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_azure_does_not_know_is_nobody() {
+        let mut around = Surroundings::none();
+        let given = [("TF_BUILD", "True"), ("GITHUB_ACTOR", "$(GITHUB_ACTOR)"), ("USER", "ann")];
+        around.env = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        assert_eq!(around.person().as_deref(), Some("ann"));
+    }
 }

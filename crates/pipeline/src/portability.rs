@@ -82,12 +82,92 @@ pub enum Found {
     Failed {
         /// Why, for each side that did; secrets masked.
         errors: [Option<String>; 2],
+        /// What the step seems to use without declaring it, if one side alone failed and its words tell.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        undeclared: Option<Undeclared>,
     },
     /// It was not run.
     Skipped {
         /// Why.
         because: String,
     },
+}
+
+/// What a step seems to use although it does not declare it: it is there on one side, and kept away from it on the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Undeclared {
+    /// What it is.
+    pub what: Use,
+    /// The line of output that tells.
+    pub line: String,
+}
+
+/// Something that a step has to declare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Use {
+    /// A file that it reads, or a program.
+    File,
+    /// A file that it writes.
+    Output,
+    /// The network.
+    Network,
+    /// A variable of the environment.
+    Variable,
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "a file or a program that it does not declare (`reads`), or that the image lacks",
+            Self::Output => "a file that it writes and does not declare (`writes`)",
+            Self::Network => "the network, which it does not declare (`with_network`)",
+            Self::Variable => "a variable that it does not declare (`env`)",
+        })
+    }
+}
+
+/// What programs say when something is not there for them.
+const SIGNS: [(Use, &[&str]); 4] = [
+    (
+        Use::Network,
+        &[
+            "Network is unreachable",
+            "Network unreachable",
+            "No route to host",
+            "name resolution",
+            "Name or service not known",
+            "Could not resolve host",
+            "bad address",
+            "nodename nor servname",
+            "Connection refused",
+            "can't connect to remote host",
+        ],
+    ),
+    (Use::Output, &["Read-only file system", "read-only file system"]),
+    (
+        Use::Variable,
+        &["unbound variable", "parameter not set", "parameter null or not set", "environment variable"],
+    ),
+    (
+        Use::File,
+        &["No such file or directory", "no such file", "cannot find", "not found", "there is no program"],
+    ),
+];
+
+impl Undeclared {
+    /// What the words of a failed step tell: the last of its lines that shows a sign.
+    fn told(error: &str) -> Option<Self> {
+        let (before, lines) = error.split_once("its last lines: ").unwrap_or(("", error));
+        let lines = lines.rsplit(" / ").chain([before]);
+        let found = lines.filter_map(|line| {
+            let shows = |signs: &[&str]| signs.iter().any(|sign| line.contains(sign));
+            let (what, _) = SIGNS.iter().find(|(_, signs)| shows(signs))?;
+            Some(Self { what: *what, line: line.trim().to_owned() })
+        });
+        found.into_iter().next()
+    }
 }
 
 impl Portability {
@@ -128,10 +208,13 @@ impl fmt::Display for Portability {
                         at.join(", ")
                     )?;
                 }
-                Found::Failed { errors } => {
+                Found::Failed { errors, undeclared } => {
                     let failed = self.sides.iter().zip(errors);
                     for (side, error) in failed.filter_map(|(side, error)| Some((side, error.as_ref()?))) {
                         writeln!(f, "  failed     {step}  on {side}: {error}")?;
+                    }
+                    if let Some(Undeclared { what, line }) = undeclared {
+                        writeln!(f, "             it seems to use {what}: `{line}`")?;
                     }
                 }
                 Found::Skipped { because } => writeln!(f, "  not run    {step}  {because}")?,
@@ -142,6 +225,9 @@ impl fmt::Display for Portability {
 }
 
 /// Runs every pure step of `plan` on both `sides`, one after the other, and compares.
+///
+/// A side that keeps more away than the other shows what a step uses and does not declare: it fails there. Its words say what that seems to be
+/// ([`Undeclared`]): a file or the network where one side is a container, a variable wherever one side passes on some of its own.
 ///
 /// A step is not run if it has an effect or touches a resource, is a template, or takes the output of a step that was not run. Nothing is
 /// journalled. What a command writes is compared by the digests in its output; give the sides directories of their own if a file that only
@@ -248,7 +334,14 @@ fn compare(first: Result<Value, String>, second: Result<Value, String>) -> Found
             differences(&first, &second, &mut String::new(), &mut at);
             Found::Different { outputs: [digest(&first), digest(&second)], at }
         }
-        (first, second) => Found::Failed { errors: [first.err(), second.err()] },
+        (first, second) => {
+            let errors = [first.err(), second.err()];
+            let undeclared = match &errors {
+                [Some(error), None] | [None, Some(error)] => Undeclared::told(error),
+                _ => None,
+            };
+            Found::Failed { errors, undeclared }
+        }
     }
 }
 
@@ -283,6 +376,41 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_a_step_uses_without_declaring_it_is_told_from_its_words() {
+        let told = |error: &str| Undeclared::told(error).map(|found| (found.what, found.line));
+        let code = |lines: &str| format!("`sh` ended with exit code 1; its last lines: {lines}");
+        for (lines, what, line) in [
+            (
+                "building / cat: can't open 'x': No such file or directory",
+                Use::File,
+                "cat: can't open 'x': No such file or directory",
+            ),
+            ("sh: 1: yarn: not found / gave up", Use::File, "sh: 1: yarn: not found"),
+            (
+                "curl: (6) Could not resolve host: example.org",
+                Use::Network,
+                "curl: (6) Could not resolve host: example.org",
+            ),
+            ("wget: bad address 'example.org'", Use::Network, "wget: bad address 'example.org'"),
+            (
+                "sh: can't create log: Read-only file system",
+                Use::Output,
+                "sh: can't create log: Read-only file system",
+            ),
+            ("sh: 1: HOME: parameter not set", Use::Variable, "sh: 1: HOME: parameter not set"),
+        ] {
+            assert_eq!(told(&code(lines)), Some((what, line.to_owned())), "{lines}");
+        }
+        assert_eq!(told(&code("assertion failed: 1 == 2")), None);
+        // Where both fail, it is not what only one keeps away.
+        let failed = |error: &str| Err(error.to_owned());
+        let Found::Failed { undeclared, .. } = compare(failed("x: not found"), failed("x: not found")) else {
+            panic!()
+        };
+        assert_eq!(undeclared, None);
+    }
 
     #[test]
     fn a_difference_is_named_where_it_arises() {

@@ -90,7 +90,7 @@ pub struct Facts {
 impl Facts {
     /// Reads what `kind` says in `env`.
     pub fn read(kind: CiKind, env: &BTreeMap<String, String>) -> Self {
-        let get = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
+        let get = |name: &str| kind.given(env, name).map(str::to_owned);
         let first = |names: &[&str]| names.iter().find_map(|name| get(name));
         let number = |names: &[&str]| first(names).and_then(|number| number.parse().ok());
         match kind {
@@ -156,6 +156,18 @@ mod tests {
         ] {
             assert_eq!(CiKind::detect(&env(pairs)), kind, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn a_variable_that_azure_does_not_know_is_no_fact() {
+        let literal = "$(SYSTEM_PULLREQUEST_SOURCEBRANCH)";
+        let env = env(&[
+            ("SYSTEM_PULLREQUEST_SOURCEBRANCH", literal),
+            ("BUILD_SOURCEBRANCH", "refs/heads/main"),
+            ("BUILD_SOURCEVERSION", "$(BUILD_SOURCEVERSION)"),
+        ]);
+        let facts = Facts::read(CiKind::Azure, &env);
+        assert_eq!((facts.branch.as_deref(), facts.commit), (Some("main"), None));
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub struct CiFiles {
     pub summary: Option<Box<dyn Write + Send>>,
     /// Where the summary lies, if the system must be told.
     pub summary_path: Option<PathBuf>,
+    /// Takes annotations of files as a code-quality report, a JSON array in the form of Code Climate: what is there stays, and the file is
+    /// whole after each. Without it they are lines of the log alone.
+    pub findings: Option<PathBuf>,
 }
 
 impl fmt::Debug for CiFiles {
@@ -83,8 +86,10 @@ impl CiFiles {
     /// [`CiError::Write`] if one can't be opened.
     pub fn open(kind: CiKind, env: &BTreeMap<String, String>) -> Result<Self, CiError> {
         let open = |name: &str, what| -> Result<Option<File>, CiError> {
-            let path = env.get(name).filter(|path| !path.is_empty());
-            let file = path.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose();
+            let file = kind
+                .given(env, name)
+                .map(|path| OpenOptions::new().create(true).append(true).open(path))
+                .transpose();
             file.map_err(|source| CiError::Write { what, system: kind, source })
         };
         let boxed = |file: Option<File>| file.map(|file| Box::new(file) as Box<dyn Write + Send>);
@@ -92,10 +97,10 @@ impl CiFiles {
             CiKind::GitHub => Self {
                 outputs: boxed(open("GITHUB_OUTPUT", "the outputs")?),
                 summary: boxed(open("GITHUB_STEP_SUMMARY", "the summary")?),
-                summary_path: None,
+                ..Self::default()
             },
             CiKind::Azure => {
-                let folder = env.get("AGENT_TEMPDIRECTORY").filter(|folder| !folder.is_empty());
+                let folder = kind.given(env, "AGENT_TEMPDIRECTORY");
                 // One file for each process, so that two calls in a job don't show each other's summary.
                 let name = format!("flowline-summary-{}.md", std::process::id());
                 let path = folder.map(|folder| PathBuf::from(folder).join(name));
@@ -105,12 +110,13 @@ impl CiFiles {
                     system: kind,
                     source,
                 })?;
-                Self { outputs: None, summary: boxed(file), summary_path: path }
+                Self { summary: boxed(file), summary_path: path, ..Self::default() }
             }
             CiKind::GitLab | CiKind::Jenkins | CiKind::None => Self {
                 outputs: boxed(open("FLOWLINE_OUTPUT", "the outputs")?),
                 summary: boxed(open("FLOWLINE_SUMMARY", "the summary")?),
-                summary_path: None,
+                findings: kind.given(env, "FLOWLINE_CODE_QUALITY").map(PathBuf::from),
+                ..Self::default()
             },
         })
     }

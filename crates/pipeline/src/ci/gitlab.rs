@@ -13,6 +13,8 @@ use super::{
 
 /// The file that carries outputs to other jobs.
 const OUTPUTS: &str = "flowline.env";
+/// The file that carries annotations to the merge request.
+const FINDINGS: &str = "gl-code-quality-report.json";
 
 /// Renders `.gitlab-ci.yml`, or another path that it includes.
 ///
@@ -96,7 +98,10 @@ impl GitLab {
             let audience = map([("aud", Some(identity.audience.as_str().into()))]);
             map([("FLOWLINE_ID_TOKEN", Some(audience))])
         });
-        let reports = map([("dotenv", Some(OUTPUTS.into()))]);
+        let outputs = (!job.outputs.is_empty()).then(|| OUTPUTS.into());
+        let reports = map([("codequality", Some(FINDINGS.into())), ("dotenv", outputs)]);
+        // Also of a job that failed, which is what its annotations are about.
+        let artifacts = map([("when", Some("always".into())), ("reports", Some(reports))]);
         let clean_up = (!job.clean_up.is_empty()).then(|| shell::line(&job.clean_up));
         map([
             ("image", self.image.as_deref().map(Yaml::from)),
@@ -112,7 +117,7 @@ impl GitLab {
             ("cache", job.cache.as_ref().map(cache)),
             ("script", some_list([shell::line(&job.call)])),
             ("after_script", some_list(clean_up)),
-            ("artifacts", (!job.outputs.is_empty()).then(|| map([("reports", Some(reports))]))),
+            ("artifacts", Some(artifacts)),
         ])
     }
 }
@@ -185,13 +190,14 @@ fn environment(wrapper: &Wrapper, job: &Job, environment: &Environment) -> Yaml 
 }
 
 fn variables(job: &Job) -> Option<Yaml> {
+    let findings = ("FLOWLINE_CODE_QUALITY", FINDINGS.into());
     let outputs = (!job.outputs.is_empty()).then(|| ("FLOWLINE_OUTPUT", OUTPUTS.into()));
     let constants = job.env.iter().map(|(name, value)| {
         let text = value.as_str();
         let fixed = map([("value", Some(text.into())), ("expand", Some(false.into()))]);
         (name.as_str(), if text.contains('$') { fixed } else { text.into() })
     });
-    some_map(outputs.into_iter().chain(constants))
+    some_map([findings].into_iter().chain(outputs).chain(constants))
 }
 
 fn cache(cache: &Cache) -> Yaml {

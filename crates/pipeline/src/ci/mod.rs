@@ -12,6 +12,7 @@
 mod azure;
 mod facts;
 mod files;
+mod findings;
 mod fit;
 mod github;
 mod gitlab;

@@ -12,6 +12,7 @@ use flowline_core::{clock::Clock, digest::Digest, secret::Secret};
 use super::{
     facts::CiKind,
     files::{CiError, CiFiles},
+    findings::Findings,
     kept::Kept,
     speech::{self, Annotation, Level},
     text::Variable,
@@ -78,13 +79,23 @@ struct State<W> {
     summary_left: usize,
     summary_told: bool,
     table: Vec<(String, String)>,
+    findings: Option<Findings>,
 }
 
 impl<W: Write + fmt::Debug + Send> CiReporter<W> {
     /// Writes to `log`, which is what the system reads as the job's output, and to `files`.
     ///
     /// `seed` must be random, so that nobody can guess the delimiter of an output beforehand.
-    pub fn new(kind: CiKind, log: W, files: CiFiles, clock: Arc<dyn Clock>, seed: impl AsRef<[u8]>) -> Self {
+    pub fn new(
+        kind: CiKind,
+        log: W,
+        mut files: CiFiles,
+        clock: Arc<dyn Clock>,
+        seed: impl AsRef<[u8]>,
+    ) -> Self {
+        let path = files.findings.take();
+        let findings = path.map(Findings::open).transpose();
+        let lost = findings.is_err();
         let state = State {
             log,
             files,
@@ -97,8 +108,15 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
             summary_left: SUMMARY,
             summary_told: false,
             table: Vec::new(),
+            findings: findings.unwrap_or_default(),
         };
-        Self { kind, clock, seed: Digest::of(seed), state: Mutex::new(state) }
+        let reporter = Self { kind, clock, seed: Digest::of(seed), state: Mutex::new(state) };
+        if lost {
+            let warning =
+                b"warning: the code-quality report cannot be written; annotations are in the log alone";
+            reporter.lock().line(kind, warning).ok();
+        }
+        reporter
     }
 
     /// The system that is spoken to.
@@ -201,6 +219,9 @@ impl<W: Write + fmt::Debug + Send> CiReporter<W> {
         let shown = &mut state.annotations[annotation.level as usize];
         let room = self.kind != CiKind::GitHub || *shown < ANNOTATIONS;
         *shown += 1;
+        if let Some(findings) = &mut state.findings {
+            findings.add(&masked)?;
+        }
         match speech::annotation(self.kind, &masked).filter(|_| room) {
             Some(command) => state.command(&command),
             None => state.lines(self.kind, masked.plain().as_bytes()),

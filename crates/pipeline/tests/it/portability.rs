@@ -8,7 +8,7 @@ use flowline_pipeline::{
     exec::{Executor, LocalExecutor},
     pipeline::Named,
     plan::Planner,
-    portability::{Portability, Side, check},
+    portability::{Checked, Found, Portability, Side, Use, check},
     step::{Effect, Secrets},
     steps::{self, ContainerStep, RunCommand, RunContainer},
 };
@@ -117,10 +117,31 @@ async fn a_container_and_another_host_give_what_the_laptop_gives() {
       same       greet  DIGEST
       different  process  laptop DIGEST, container DIGEST; at /files/out~1id
       failed     other  on container: `/bin/sh` ended with exit code 1; its last lines: cat: can't open 'undeclared': No such file or directory
+                 it seems to use a file or a program that it does not declare (`reads`), or that the image lacks: `cat: can't open 'undeclared': No such file or directory`
       not run    push  it has an effect
       not run    after  it takes an output of `push`, which is not known
     ");
+    // What a container keeps away is told by what the step says.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = std::thread::spawn(move || drop(listener.accept()));
+    let mut uses = Pipeline::new("uses", "storefront".parse().unwrap());
+    let ask = format!("/bin/busybox nc 127.0.0.1 {port} </dev/null");
+    uses.step("network", sh(&ask, dir.path(), Effect::Pure));
+    uses.step("output", sh("echo x >made", dir.path(), Effect::Pure));
+    let plan = sealed(&here.registry, uses).await;
+    let found = compared(&plan, [&here, &container]).await;
+    serving.join().unwrap();
+    let used = |checked: &Checked| match &checked.found {
+        Found::Failed { undeclared: Some(undeclared), .. } => (undeclared.what, undeclared.line.clone()),
+        other => panic!("{other:?}"),
+    };
+    let uses: Vec<_> = found.steps.iter().map(used).collect();
+    assert_eq!(uses[0].0, Use::Network, "{found}");
+    assert_eq!(uses[1].0, Use::Output, "{found}");
+    assert!(uses[0].1.contains("Connection refused") && uses[1].1.contains("Read-only"), "{found}");
     let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["steps"][3]["found"]["failed"]["undeclared"]["what"], "file");
     assert_eq!(json["steps"][0]["step"], "bundle");
     assert!(json["steps"][0]["found"]["same"]["output"].as_str().unwrap().starts_with("sha256:"));
 

@@ -24,13 +24,16 @@ fn gitlab_says_it_in_rules_and_resource_groups() {
         on_stop: stop-preview
         auto_stop_in: "72 hours"
       variables:
+        FLOWLINE_CODE_QUALITY: gl-code-quality-report.json
         FLOWLINE_OUTPUT: flowline.env
       script:
         - "deployer preview --note 'it'\\''s $''{{ new }} for $''(you)'"
       after_script:
         - deployer clean-up
       artifacts:
+        when: always
         reports:
+          codequality: gl-code-quality-report.json
           dotenv: flowline.env
     stop-preview:
       needs: []
@@ -54,8 +57,14 @@ fn gitlab_says_it_in_rules_and_resource_groups() {
         name: preview-$CI_COMMIT_REF_SLUG
         action: stop
       timeout: "20 minutes"
+      variables:
+        FLOWLINE_CODE_QUALITY: gl-code-quality-report.json
       script:
         - deployer close
+      artifacts:
+        when: always
+        reports:
+          codequality: gl-code-quality-report.json
     deploy-all:
       rules:
         - if: $CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == "main"
@@ -73,6 +82,7 @@ fn gitlab_says_it_in_rules_and_resource_groups() {
         FLOWLINE_ID_TOKEN:
           aud: "https://vault.awesome.com"
       variables:
+        FLOWLINE_CODE_QUALITY: gl-code-quality-report.json
         REGION: "eu: west #1"
       cache:
         key:
@@ -83,6 +93,10 @@ fn gitlab_says_it_in_rules_and_resource_groups() {
           - target
       script:
         - cargo run --locked -- apply storefront
+      artifacts:
+        when: always
+        reports:
+          codequality: gl-code-quality-report.json
     ---
     note: GitLab keeps schedules outside of files: add `30 4 * * 1-5` in the project
     note: job `preview`: rights of the job token are set in the project

@@ -48,6 +48,7 @@ fn told(kind: CiKind) -> Told {
         outputs: Some(Box::new(outputs.clone())),
         summary: Some(Box::new(summary.clone())),
         summary_path: (kind == CiKind::Azure).then(|| "/agent/summary;1.md".into()),
+        findings: None,
     };
     let clock = Arc::new(ManualClock::default());
     Told { reporter: CiReporter::new(kind, Vec::new(), files, clock, b"seed"), outputs, summary }
