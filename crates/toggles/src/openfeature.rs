@@ -1,11 +1,11 @@
 //! flowline's engine as a provider of the crate `open-feature` (feature `openfeature`), for programs that use that SDK.
 //!
-//! [`client`](crate::client) is flowline's own surface of the same specification, and closer to it. What differs here, because of that crate's
-//! version 0.3:
+//! [`client`](crate::client) is flowline's own surface of the same specification, and closer to it. What differs here, because of that
+//! crate's version 0.3:
 //!
-//! - its resolvers are not given the caller's default, so "the caller's default, without an error" (a flag that is switched off, or has no value
-//!   for this context) is an error whose code is `General` with the reason as its text (`DISABLED`, `DEFAULT` …); callers of `unwrap_or` get
-//!   their default by it;
+//! - its resolvers are not given the caller's default, so "the caller's default, without an error" (a flag that is switched off, or has no
+//!   value for this context) is an error whose code is `General` with the reason as its text (`DISABLED`, `DEFAULT` …); callers of
+//!   `unwrap_or` get their default by it;
 //! - it has no code `PROVIDER_FATAL`: that is `General("PROVIDER_FATAL")`;
 //! - it has no events and no reason `STALE`: the reason is `Other("STALE")`;
 //! - its structures are typed by the program: of those, `open_feature::StructValue`, `serde_json::Value` and flowline's
@@ -61,10 +61,10 @@ impl OpenFeatureProvider {
 
     /// Serves what another [`Provider`] resolves, such as that of a [`Feed`](crate::source::Feed).
     ///
-    /// It is started when that crate initializes this one, with its global context, and shut down when this one is dropped, which is how that crate shuts providers
-    /// down. Its status is this one's (fatal is `Error`); while it is not ready or fatal it is not asked. A start that
-    /// [goes on by itself](crate::provider::LifeCycle::goes_on_unawaited), as a feed's does, is not waited for: that crate can't bind without waiting.
-    /// A provider that one of our own APIs has bound is started and stopped by that one.
+    /// It is started when that crate initializes this one, with its global context, and shut down when this one is dropped, which is how
+    /// that crate shuts providers down. Its status is this one's (fatal is `Error`); while it is not ready or fatal it is not asked. A
+    /// start that [goes on by itself](crate::provider::LifeCycle::goes_on_unawaited), as a feed's does, is not waited for: that crate can't
+    /// bind without waiting. A provider that one of our own APIs has bound is started and stopped by that one.
     pub fn over(provider: Arc<dyn Provider>) -> Self {
         let metadata = ProviderMetadata::new(provider.metadata().name());
         Self { provider, metadata, bound: None }

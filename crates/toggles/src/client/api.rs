@@ -117,7 +117,8 @@ impl Api {
     }
 
     /// Binds the default provider: it serves every client whose domain has none of its own. It is started first
-    /// ([`LifeCycle::initialize`](crate::provider::LifeCycle::initialize)); the one that it replaces is shut down when nothing else is bound to it.
+    /// ([`LifeCycle::initialize`](crate::provider::LifeCycle::initialize)); the one that it replaces is shut down when nothing else is
+    /// bound to it.
     ///
     /// What is returned is the start: await it if the provider needs to wait for something.
     ///
@@ -308,8 +309,8 @@ impl Shared {
         Ok(initialization)
     }
 
-    /// Who is to hear in which state `slot` is because it serves them since `before`: clients of the domain that it was bound to, or of all domains
-    /// that fall back to the default.
+    /// Who is to hear in which state `slot` is because it serves them since `before`: clients of the domain that it was bound to, or of all
+    /// domains that fall back to the default.
     fn joined(&self, handlers: &Handlers, before: &State, slot: &Arc<Slot>) -> (Vec<Handler>, EventDetails) {
         let (status, state) = (slot.status(), self.state.load());
         let joined = |audience: &Audience| match audience {

@@ -53,7 +53,8 @@ pub(super) struct Slot {
     pub(super) hooks: Vec<Arc<dyn Hook>>,
     /// Nothing was bound: evaluations get their default without an error.
     pub(super) placeholder: bool,
-    /// A status, or [`CLOSED`] for good. Events change it only under the lock of the handlers, so that a handler runs either at once or with the event.
+    /// A status, or [`CLOSED`] for good. Events change it only under the lock of the handlers, so that a handler runs either at once or
+    /// with the event.
     status: AtomicU8,
     /// What the last change of status said.
     last: Mutex<EventDetails>,

@@ -189,10 +189,10 @@ impl EvaluationContext {
 
     /// The same with a field; a later value replaces an earlier one of the same name.
     ///
-    /// The name [`targetingKey`](TARGETING_KEY) is the targeting key and never a field beside it, so that it can't stand for two things. A text sets it;
-    /// [`Field::Null`] says that there is none, also over a lower level's. Anything else can be no targeting key (OpenFeature's is a text, and
-    /// `7` would be hashed in another way by each format): clients refuse to evaluate with it, with the caller's default and `INVALID_CONTEXT`, until
-    /// a higher level sets a text.
+    /// The name [`targetingKey`](TARGETING_KEY) is the targeting key and never a field beside it, so that it can't stand for two things. A
+    /// text sets it; [`Field::Null`] says that there is none, also over a lower level's. Anything else can be no targeting key
+    /// (OpenFeature's is a text, and `7` would be hashed in another way by each format): clients refuse to evaluate with it, with the
+    /// caller's default and `INVALID_CONTEXT`, until a higher level sets a text.
     #[must_use]
     pub fn with(mut self, name: impl Into<Arc<str>>, field: impl Into<Field>) -> Self {
         self.set(name.into(), field.into());

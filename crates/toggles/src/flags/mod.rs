@@ -1,11 +1,12 @@
 //! The flags of an application: their definitions and their state in each scope, kept in a [`Store`] and followed while it changes.
 //!
-//! [`Flags`] is the whole: it changes flags, each change a fact in the journal (who, what, before, after, why), and hands out a
-//! [`Toggles`] for each scope, which sees changes made by any process that uses the same store. A scope (an environment) may have a base: what is
-//! not said for it is inherited. A preview based on production therefore begins with production's state, overrides what it wants, and
-//! takes its own state with it when it is closed.
+//! [`Flags`] is the whole: it changes flags, each change a fact in the journal (who, what, before, after, why), and hands out a [`Toggles`]
+//! for each scope, which sees changes made by any process that uses the same store. A scope (an environment) may have a base: what is not
+//! said for it is inherited. A preview based on production therefore begins with production's state, overrides what it wants, and takes its
+//! own state with it when it is closed.
 //!
-//! [`Releases`] raises flags in steps, by time or verdict. [`Reach`] writes when a change had its first user, and when all users have it. [`Flags::stale`] says which should go, [`Flags::moved_by`] whom an edit would move.
+//! [`Releases`] raises flags in steps, by time or verdict. [`Reach`] writes when a change had its first user, and when all users have it.
+//! [`Flags::stale`] says which should go, [`Flags::moved_by`] whom an edit would move.
 
 mod board;
 mod change;
@@ -65,8 +66,8 @@ const TRIES: usize = 16;
 
 /// The flags of an application, kept in a store. Cheap to clone; clones share everything.
 ///
-/// Reading (through [`toggles`](Self::toggles)) never touches the store and takes no lock. A change is one atomic commit of the document and the fact; when it
-/// returns, this process sees it. Other processes see it as soon as they [follow](Self::follow).
+/// Reading (through [`toggles`](Self::toggles)) never touches the store and takes no lock. A change is one atomic commit of the document
+/// and the fact; when it returns, this process sees it. Other processes see it as soon as they [follow](Self::follow).
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -118,8 +119,8 @@ impl Flags {
         self.provider(scope).toggles().clone()
     }
 
-    /// The same as a provider for an OpenFeature API. It tells of every change that this process sees, with the flags that changed; and that it may be
-    /// out of date when [`follow`](Self::follow) or [`Releases::run`] fails, until a [`refresh`](Self::refresh) succeeds.
+    /// The same as a provider for an OpenFeature API. It tells of every change that this process sees, with the flags that changed; and
+    /// that it may be out of date when [`follow`](Self::follow) or [`Releases::run`] fails, until a [`refresh`](Self::refresh) succeeds.
     ///
     /// Its handlers run on the thread that sees the change, without a lock held.
     pub fn provider(&self, scope: &ScopeId) -> Arc<TogglesProvider> {
@@ -152,8 +153,8 @@ impl Flags {
         }
     }
 
-    /// Sees what other processes changed up to now, and returns. A change that can't be read (a newer version made it) leaves its flag as it was,
-    /// with a [warning](Self::warnings).
+    /// Sees what other processes changed up to now, and returns. A change that can't be read (a newer version made it) leaves its flag as
+    /// it was, with a [warning](Self::warnings).
     ///
     /// # Errors
     /// Those of the store.

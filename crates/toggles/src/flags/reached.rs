@@ -33,8 +33,8 @@ pub enum Reached {
     AllUsers,
 }
 
-/// The fact that a change reached people by a variant of a flag. It lies in the flag's stream; its time is that of the exposure, or when it was seen that everybody gets the
-/// variant.
+/// The fact that a change reached people by a variant of a flag. It lies in the flag's stream; its time is that of the exposure, or when it
+/// was seen that everybody gets the variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeReached {
     /// The change.
@@ -53,13 +53,14 @@ impl Fact for ChangeReached {
     const KIND: &'static str = "change.reached";
 }
 
-/// Writes when changes reached people: [`ChangeReached`] for the first user and for all users, once each for a change, flag, variant and scope, however many
-/// processes write, and whatever happens afterwards (a rollout that is taken back and raised again reached them then).
+/// Writes when changes reached people: [`ChangeReached`] for the first user and for all users, once each for a change, flag, variant and
+/// scope, however many processes write, and whatever happens afterwards (a rollout that is taken back and raised again reached them then).
 ///
-/// It is a sink of [`Exposures`](crate::life::exposure::Exposures), which it only notes; [`write`](Self::write) writes what was noted, and is called now and then
-/// (every minute is plenty). What was noted and not written when a process dies is lost: the next exposure counts in its place, so that the fact is late, never
-/// false. The first user is exact among those that the exposures tell of: a sample may miss them, and somebody who was told of with the same variant before the change
-/// is not told of again. A release flag has one change, and neither matters.
+/// It is a sink of [`Exposures`](crate::life::exposure::Exposures), which it only notes; [`write`](Self::write) writes what was noted, and
+/// is called now and then (every minute is plenty). What was noted and not written when a process dies is lost: the next exposure counts in
+/// its place, so that the fact is late, never false. The first user is exact among those that the exposures tell of: a sample may miss
+/// them, and somebody who was told of with the same variant before the change is not told of again. A release flag has one change, and
+/// neither matters.
 ///
 /// Everybody gets a variant when the flag is on, at 100 %, without audience or prerequisites, and no rule gives anybody another one.
 ///
@@ -113,7 +114,8 @@ impl Reach {
         }
     }
 
-    /// Writes what was noted, and of which variants everybody gets them now: what this process found out, which others may have written before it.
+    /// Writes what was noted, and of which variants everybody gets them now: what this process found out, which others may have written
+    /// before it.
     ///
     /// # Errors
     /// Those of the store. What was noted stays noted: call it again.

@@ -37,8 +37,8 @@ pub trait Format {
     /// If the text is no document of this format at all.
     fn read(&self, text: &str) -> Result<FlagSet, FormatError>;
 
-    /// Reads a document that came from `place` (a path, a URL), whose end says which syntax it is, of formats that have several; errors name the place
-    /// if they can. By default it is [read](Self::read) as it is.
+    /// Reads a document that came from `place` (a path, a URL), whose end says which syntax it is, of formats that have several; errors
+    /// name the place if they can. By default it is [read](Self::read) as it is.
     ///
     /// # Errors
     /// As [`read`](Self::read).

@@ -1,4 +1,5 @@
-//! Who was shown what: each exposure told once. The sink [`Reach`](crate::flags::Reach) makes "first user" and "all users" of a change facts of it.
+//! Who was shown what: each exposure told once. The sink [`Reach`](crate::flags::Reach) makes "first user" and "all users" of a change
+//! facts of it.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -37,7 +38,8 @@ pub trait ExposureSink: Debug + Send + Sync {
     /// Takes one.
     fn exposed(&self, exposure: Exposure);
 
-    /// A flag was evaluated, by anybody, for the first time or again: for who wants to know which flags are in use. By default it is ignored.
+    /// A flag was evaluated, by anybody, for the first time or again: for who wants to know which flags are in use. By default it is
+    /// ignored.
     fn asked(&self, _flag: &str, _time: Timestamp) {}
 }
 
@@ -62,8 +64,8 @@ impl ExposureSink for Collected {
 ///
 /// Sampling is by key, so one person is either always or never in the sample, across flags. Contexts without a key are never told of.
 ///
-/// Ask it in place of its [`Toggles`], or add it as a [`Hook`] to OpenFeature's clients: then everybody is told of who gets a variant of any
-/// provider.
+/// Ask it in place of its [`Toggles`], or add it as a [`Hook`] to OpenFeature's clients: then everybody is told of who gets a variant of
+/// any provider.
 pub struct Exposures {
     toggles: Toggles,
     sink: Arc<dyn ExposureSink>,

@@ -149,8 +149,9 @@ pub type Resolved<T> = Result<Resolution<T>, EvaluationError>;
 /// How a provider starts and stops.
 ///
 /// *Assumptions on the implementer*
-/// 1. Every change of status is emitted through [`Start::events`], `initialize`'s own included: `Ready` before it returns `Ok`, `Error` (with
-///    [`ErrorCode::ProviderFatal`](crate::client::ErrorCode::ProviderFatal) if trying again is pointless) before it returns `Err`. The client makes up for a missing one.
+/// 1. Every change of status is emitted through [`Start::events`], `initialize`'s own included: `Ready` before it returns `Ok`, `Error`
+///    (with [`ErrorCode::ProviderFatal`](crate::client::ErrorCode::ProviderFatal) if trying again is pointless) before it returns `Err`.
+///    The client makes up for a missing one.
 /// 2. `shutdown` may be called at any time, twice, and while `initialize` runs; it returns the provider to where it was before
 ///    `initialize`, and `initialize` may come again.
 /// 3. `initialize` may be dropped at any point.
@@ -162,8 +163,8 @@ pub trait LifeCycle: Send + Sync {
     /// Stops, quickly: open work is cancelled or left to finish in the background.
     fn shutdown(&self);
 
-    /// Whether its start goes on when nobody awaits it, because something else drives it. Dropping what binding returns is no error then: the provider
-    /// is not ready until it says that it is. By default the future is the start.
+    /// Whether its start goes on when nobody awaits it, because something else drives it. Dropping what binding returns is no error then:
+    /// the provider is not ready until it says that it is. By default the future is the start.
     fn goes_on_unawaited(&self) -> bool {
         false
     }

@@ -22,11 +22,13 @@ use crate::{
 
 /// Serves the flags of a [`Toggles`] handle, whatever keeps that up to date.
 ///
-/// Ready as soon as it is bound, unless it was made [`waiting`](Self::waiting). Whoever changes the flags tells it with [`notify`](Self::notify),
-/// as a [`Feed`](crate::source::Feed) and [`Flags`](crate::flags::Flags::provider) do, or changes them through it.
+/// Ready as soon as it is bound, unless it was made [`waiting`](Self::waiting). Whoever changes the flags tells it with
+/// [`notify`](Self::notify), as a [`Feed`](crate::source::Feed) and [`Flags`](crate::flags::Flags::provider) do, or changes them through
+/// it.
 ///
-/// The rules: a flag without a value for this context (switched off, or its document says so) is the caller's default, with the engine's reason
-/// and without error; a value of another type is `TYPE_MISMATCH`; the engine's errors keep their codes, and the flag's metadata comes along.
+/// The rules: a flag without a value for this context (switched off, or its document says so) is the caller's default, with the engine's
+/// reason and without error; a value of another type is `TYPE_MISMATCH`; the engine's errors keep their codes, and the flag's metadata
+/// comes along.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -74,9 +76,9 @@ impl TogglesProvider {
         Self { toggles, name: "flowline".into(), news: Mutex::new(News { status, ..News::default() }) }
     }
 
-    /// The same, not ready before somebody [says so](Self::notify): until then its clients' status is `NOT_READY`, evaluations are their default with
-    /// `PROVIDER_NOT_READY`, and [`Api::set_provider_and_wait`](crate::client::Api::set_provider_and_wait) waits. Whoever drops what
-    /// [`Api::set_provider`](crate::client::Api::set_provider) returns changes nothing by it.
+    /// The same, not ready before somebody [says so](Self::notify): until then its clients' status is `NOT_READY`, evaluations are their
+    /// default with `PROVIDER_NOT_READY`, and [`Api::set_provider_and_wait`](crate::client::Api::set_provider_and_wait) waits. Whoever
+    /// drops what [`Api::set_provider`](crate::client::Api::set_provider) returns changes nothing by it.
     pub fn waiting(toggles: Toggles) -> Self {
         Self { toggles, name: "flowline".into(), news: Mutex::default() }
     }

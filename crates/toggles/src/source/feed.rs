@@ -30,14 +30,15 @@ const BREATH: SignedDuration = SignedDuration::from_millis(250);
 
 /// A source, a format, and the handle and provider that they feed.
 ///
-/// [`begin`](Self::begin) serves the last good document from disk if there is one; [`run`](Self::run) drives the rest for as long as it is polled,
-/// on any runtime that the source's [`Fetch`](super::Fetch) works on. Dropping `run` stops the feed and leaves the flags as they are; it may be run again.
+/// [`begin`](Self::begin) serves the last good document from disk if there is one; [`run`](Self::run) drives the rest for as long as it is
+/// polled, on any runtime that the source's [`Fetch`](super::Fetch) works on. Dropping `run` stops the feed and leaves the flags as they
+/// are; it may be run again.
 ///
 /// *Guarantees*
 /// 1. What is served was read whole and without error; whatever else comes, the last good document stays in service.
 /// 2. The file on disk holds a whole good document or is not there, after a crash at any point. It is read once, by `begin`.
-/// 3. Clients hear of it when flags are ready, changed (and which), stale, and ready again. Before the first document they are not ready; the
-///    first load that fails without anything to serve is an error, one that is refused is fatal, and the first document ends both.
+/// 3. Clients hear of it when flags are ready, changed (and which), stale, and ready again. Before the first document they are not ready;
+///    the first load that fails without anything to serve is an error, one that is refused is fatal, and the first document ends both.
 pub struct Feed {
     source: Arc<dyn FlagSource>,
     format: Box<dyn Format + Send + Sync>,
@@ -66,8 +67,8 @@ struct Inner {
 }
 
 impl Feed {
-    /// Documents of `format` from `source`. Of a format that has several syntaxes, the end of the source's [place](FlagSource::place) says which it is:
-    /// our own flags from `flags.toml` or `flags.yaml` are read as such (features `config`, `yaml`).
+    /// Documents of `format` from `source`. Of a format that has several syntaxes, the end of the source's [place](FlagSource::place) says
+    /// which it is: our own flags from `flags.toml` or `flags.yaml` are read as such (features `config`, `yaml`).
     pub fn new(
         source: Arc<dyn FlagSource>,
         format: impl Format + Send + Sync + 'static,
@@ -92,8 +93,8 @@ impl Feed {
         self
     }
 
-    /// The same, with the last good document kept in the file `path`. Its directory is made if it is missing. A disk that can't be written costs the start
-    /// from it, nothing more: that shows in [`trouble`](Self::trouble), and each further load tries again.
+    /// The same, with the last good document kept in the file `path`. Its directory is made if it is missing. A disk that can't be written
+    /// costs the start from it, nothing more: that shows in [`trouble`](Self::trouble), and each further load tries again.
     #[must_use]
     pub fn cached_in(mut self, path: impl Into<PathBuf>) -> Self {
         self.cache = Some(path.into());
@@ -105,8 +106,8 @@ impl Feed {
         self.provider.toggles()
     }
 
-    /// The provider to bind to an API. It may be bound at any time, and is not ready before the first document: somebody must drive [`run`](Self::run) (or
-    /// [`load`](Self::load)) while [`Api::set_provider_and_wait`](crate::client::Api::set_provider_and_wait) waits.
+    /// The provider to bind to an API. It may be bound at any time, and is not ready before the first document: somebody must drive
+    /// [`run`](Self::run) (or [`load`](Self::load)) while [`Api::set_provider_and_wait`](crate::client::Api::set_provider_and_wait) waits.
     pub fn provider(&self) -> Arc<TogglesProvider> {
         Arc::clone(&self.provider)
     }
@@ -188,7 +189,8 @@ impl Feed {
         }
     }
 
-    /// Loads again and again, by the policy, and sooner when the source says so (after a failure not at once, but a quarter of a second later).
+    /// Loads again and again, by the policy, and sooner when the source says so (after a failure not at once, but a quarter of a second
+    /// later).
     pub async fn run(&self) -> Infallible {
         self.begin();
         loop {
@@ -280,8 +282,8 @@ impl fmt::Debug for Feed {
     }
 }
 
-/// Writes beside the file, then renames over it: readers and crashes find the old one or the new one. Each writer has a file of its own for that, so
-/// that several feeds, of several processes, may keep the same file.
+/// Writes beside the file, then renames over it: readers and crashes find the old one or the new one. Each writer has a file of its own for
+/// that, so that several feeds, of several processes, may keep the same file.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {

@@ -66,8 +66,8 @@ impl Response {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// How long the server asks to be left alone (`Retry-After`, RFC 9110, section 10.2.3). A date is read against the answer's own `Date`, so that nobody's
-    /// clock needs to be right; without that, and if it is neither seconds nor a date, it asks for nothing.
+    /// How long the server asks to be left alone (`Retry-After`, RFC 9110, section 10.2.3). A date is read against the answer's own `Date`,
+    /// so that nobody's clock needs to be right; without that, and if it is neither seconds nor a date, it asks for nothing.
     pub fn retry_after(&self) -> Option<SignedDuration> {
         let asked = self.header("retry-after")?.trim();
         if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -16,11 +16,12 @@ use super::{FlagSource, Loaded, SourceError, Tag};
 /// A document in a file, whether it is replaced by renaming, through links (as Kubernetes does for its volumes), or written in place.
 ///
 /// A text is handed out only if the file was the same (identity, size, time of change) before reading and still is a moment later, so a
-/// half-written file is waited for. Reading blocks the thread as files of this size do: briefly. What is no ordinary file (a directory, a pipe, a
-/// device) is refused unopened.
+/// half-written file is waited for. Reading blocks the thread as files of this size do: briefly. What is no ordinary file (a directory, a
+/// pipe, a device) is refused unopened.
 ///
-/// [`watch`](FlagSource::watch) looks at the file's metadata every 250 ms, so a [`Feed`](super::Feed) that runs serves a change within a moment. That needs no support of
-/// the system's and works on every file system; a change that keeps identity, size and time is noticed by the next load.
+/// [`watch`](FlagSource::watch) looks at the file's metadata every 250 ms, so a [`Feed`](super::Feed) that runs serves a change within a
+/// moment. That needs no support of the system's and works on every file system; a change that keeps identity, size and time is noticed by
+/// the next load.
 #[derive(Debug, Clone)]
 pub struct FileSource {
     path: PathBuf,

@@ -22,7 +22,8 @@ impl HttpSource {
         Self { fetch, url: url.into(), headers: Vec::new(), limit: 16 << 20 }
     }
 
-    /// The features of an Unleash server: `base` is the URL up to `/api`, `token` a client token, `application` the name that the server shows.
+    /// The features of an Unleash server: `base` is the URL up to `/api`, `token` a client token, `application` the name that the server
+    /// shows.
     pub fn unleash(
         fetch: Arc<dyn Fetch>,
         base: &str,

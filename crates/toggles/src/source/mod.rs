@@ -10,8 +10,8 @@
 //!
 //! A program that changes flags itself needs none of these: [`Flags`](crate::flags::Flags) follows the store and hands out handles.
 //!
-//! When to load, how long to wait after failures and what to tell is decided in [`schedule`], purely. Requests go through [`Fetch`]; the crate
-//! brings one over plain HTTP/1.1 (feature `http`), and takes any other, for instance one with TLS.
+//! When to load, how long to wait after failures and what to tell is decided in [`schedule`], purely. Requests go through [`Fetch`]; the
+//! crate brings one over plain HTTP/1.1 (feature `http`), and takes any other, for instance one with TLS.
 
 mod changed;
 mod delta;
@@ -86,8 +86,8 @@ pub trait FlagSource: Debug + Send + Sync {
     /// Loads the document if it is not the one that `known` marks.
     async fn load(&self, known: Option<&Tag>) -> Result<Loaded, SourceError>;
 
-    /// Returns when loading may be worth while before its time; by default never. May be dropped. A change that came since the last load, also
-    /// one that failed, must not be missed; what was there then already must not be told again.
+    /// Returns when loading may be worth while before its time; by default never. May be dropped. A change that came since the last load,
+    /// also one that failed, must not be missed; what was there then already must not be told again.
     async fn watch(&self) {
         std::future::pending::<()>().await;
     }

@@ -11,8 +11,8 @@ use crate::{
     value::Value,
 };
 
-/// A client of an OFREP server. Each call is a request: this is for jobs and for filling caches. On a hot path, for one context at a time, serve what
-/// an [`OfrepSource`](super::OfrepSource) holds.
+/// A client of an OFREP server. Each call is a request: this is for jobs and for filling caches. On a hot path, for one context at a time,
+/// serve what an [`OfrepSource`](super::OfrepSource) holds.
 #[derive(Debug, Clone)]
 pub struct Ofrep {
     fetch: Arc<dyn Fetch>,

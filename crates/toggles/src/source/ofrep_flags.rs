@@ -1,4 +1,5 @@
-//! All flags of an OFREP server for one context, held in memory: a source and a format for a [`Feed`](super::Feed), whose provider serves them.
+//! All flags of an OFREP server for one context, held in memory: a source and a format for a [`Feed`](super::Feed), whose provider serves
+//! them.
 
 use std::{
     future::poll_fn,
@@ -23,10 +24,11 @@ use crate::{
 
 /// What an OFREP server says of all flags for one context, by its bulk request, with entity tags: the protocol's static-context paradigm.
 ///
-/// With the format [`OfrepFlags`] it makes a [`Feed`](super::Feed), and that a provider which evaluates from memory, goes on with the last good answer while
-/// the server is down, and says which flags changed. The server evaluates for the context given here, which must be whole: what an evaluation
-/// brings along besides does not count, and one for another targeting key is `INVALID_CONTEXT` with the caller's default rather than
-/// somebody else's flags. [`set_context`](Self::set_context) changes it; a feed that runs asks at once, and serves what it has until the answer is there.
+/// With the format [`OfrepFlags`] it makes a [`Feed`](super::Feed), and that a provider which evaluates from memory, goes on with the last
+/// good answer while the server is down, and says which flags changed. The server evaluates for the context given here, which must be
+/// whole: what an evaluation brings along besides does not count, and one for another targeting key is `INVALID_CONTEXT` with the caller's
+/// default rather than somebody else's flags. [`set_context`](Self::set_context) changes it; a feed that runs asks at once, and serves what
+/// it has until the answer is there.
 ///
 /// ```no_run
 /// # #[cfg(feature = "http")] {
@@ -128,8 +130,8 @@ impl FlagSource for OfrepSource {
     }
 }
 
-/// Reads what an [`OfrepSource`] hands out: the bulk answer's `flags`, and under `targetingKey` for whom they are. Each flag is what the server said, with its
-/// variant, reason and metadata; one that the server could not evaluate is an error with the server's code.
+/// Reads what an [`OfrepSource`] hands out: the bulk answer's `flags`, and under `targetingKey` for whom they are. Each flag is what the
+/// server said, with its variant, reason and metadata; one that the server could not evaluate is an error with the server's code.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OfrepFlags;
 

@@ -89,7 +89,8 @@ pub enum Action {
 ///
 /// - a document from the disk is served at once and counts as stale until the source answers;
 /// - a first success, and one after failures that were told of, is [`Event::Ready`]; another document is [`Event::ConfigurationChanged`];
-/// - a failure is told only if there is nothing to serve ([`Event::Error`], or fatal once it is refused), or when what is served has become stale;
+/// - a failure is told only if there is nothing to serve ([`Event::Error`], or fatal once it is refused), or when what is served has become
+///   stale;
 /// - waits after failures double up to a limit, each between half of itself and all of itself, by the seed; a server that asks for a longer
 ///   one gets it, up to a limit of its own.
 ///

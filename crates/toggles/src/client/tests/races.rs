@@ -1,4 +1,5 @@
-//! Binding, starting, telling and listening at the same time: every handler hears of each state once, and of no provider that does not serve it.
+//! Binding, starting, telling and listening at the same time: every handler hears of each state once, and of no provider that does not
+//! serve it.
 
 use std::{
     pin,

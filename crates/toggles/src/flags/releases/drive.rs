@@ -63,8 +63,8 @@ impl Releases {
     /// Starts a release of `flag` at `place`. What is due at once is done before this returns.
     ///
     /// # Errors
-    /// [`ReleaseError::Underway`], [`ReleaseError::Steps`] if its end is past or not after its start, [`FlagsError::Unknown`], and those of the
-    /// store.
+    /// [`ReleaseError::Underway`], [`ReleaseError::Steps`] if its end is past or not after its start, [`FlagsError::Unknown`], and those of
+    /// the store.
     pub async fn start(
         &self,
         place: impl Into<Place>,
@@ -116,8 +116,8 @@ impl Releases {
         .await
     }
 
-    /// Lets the release go on. If somebody lowered the rollout by hand, that is the end of it: its step's share is given again. Doing it to one
-    /// that does not stand still does nothing.
+    /// Lets the release go on. If somebody lowered the rollout by hand, that is the end of it: its step's share is given again. Doing it to
+    /// one that does not stand still does nothing.
     ///
     /// # Errors
     /// [`ReleaseError::None`], [`ReleaseError::Killed`], and those of the store.
@@ -170,8 +170,8 @@ impl Releases {
         .await
     }
 
-    /// Takes back the last thing that a release did to `flag` at `place` (its start, a step, its stop or its end) and that was not taken back yet. The
-    /// release stands still then, until somebody resumes it. `false` if there is nothing to take back.
+    /// Takes back the last thing that a release did to `flag` at `place` (its start, a step, its stop or its end) and that was not taken
+    /// back yet. The release stands still then, until somebody resumes it. `false` if there is nothing to take back.
     ///
     /// # Errors
     /// [`ReleaseError::Moved`] if the release or the flag's state is not as it was left, and those of the store.
@@ -263,8 +263,8 @@ impl Releases {
         Ok(self.facts(flag).await?.into_iter().map(|(_, fact, _)| fact).collect())
     }
 
-    /// Does everything that is due now, of all releases. One that can't be read, or that others change all the time, does not keep the others from
-    /// it: that is told in [`Advanced::troubles`].
+    /// Does everything that is due now, of all releases. One that can't be read, or that others change all the time, does not keep the
+    /// others from it: that is told in [`Advanced::troubles`].
     ///
     /// # Errors
     /// The first of those of the store; what was done stays done. Call it again.
@@ -288,8 +288,9 @@ impl Releases {
         failed.map_or(Ok(advanced), Err)
     }
 
-    /// Drives all releases, for ever: when their time comes, and when anything in the store changes. Run it beside the program's work; drop it to
-    /// stop. It also keeps the flags up to date, as [`Flags::follow`](super::super::Flags::follow) does, and tells their clients as that does when it fails.
+    /// Drives all releases, for ever: when their time comes, and when anything in the store changes. Run it beside the program's work; drop
+    /// it to stop. It also keeps the flags up to date, as [`Flags::follow`](super::super::Flags::follow) does, and tells their clients as
+    /// that does when it fails.
     ///
     /// # Errors
     /// Those of the store, as soon as one occurs. Call it again to go on.

@@ -124,8 +124,8 @@ impl Document {
 
 #[cfg(feature = "config")]
 impl Document {
-    /// Reads a file (`.toml`, `.json`, or with the feature `yaml` `.yaml`), and checks what can be checked of it by itself: everything that would be a warning is an error here,
-    /// with its place.
+    /// Reads a file (`.toml`, `.json`, or with the feature `yaml` `.yaml`), and checks what can be checked of it by itself: everything that
+    /// would be a warning is an error here, with its place.
     ///
     /// ```
     /// use flowline_core::config;
@@ -183,8 +183,8 @@ pub struct Flowline {
 }
 
 impl Flowline {
-    /// Reads JSON straight into a ruleset: each flag is compiled as it is read, and nothing else of it is kept. A flag that can't be read is an error
-    /// by itself, with a warning that says where; so is one that stands twice.
+    /// Reads JSON straight into a ruleset: each flag is compiled as it is read, and nothing else of it is kept. A flag that can't be read
+    /// is an error by itself, with a warning that says where; so is one that stands twice.
     ///
     /// # Errors
     /// If the document as a whole can't be read, with line and column.
@@ -199,8 +199,8 @@ impl Flowline {
         Ok(builder.build())
     }
 
-    /// Reads a file (`.toml`, `.json`, or with the feature `yaml` `.yaml`) as a program does that runs by it: a flag that can't be read is an error by
-    /// itself, with a warning that says where. [`Document::checked`] is for who writes the file.
+    /// Reads a file (`.toml`, `.json`, or with the feature `yaml` `.yaml`) as a program does that runs by it: a flag that can't be read is
+    /// an error by itself, with a warning that says where. [`Document::checked`] is for who writes the file.
     ///
     /// # Errors
     /// If it can't be read as a whole.
@@ -241,8 +241,8 @@ impl Format for Flowline {
         Ok(set)
     }
 
-    /// What ends in `.toml`, `.yaml` or `.yml` is read as such (features `config` and `yaml`; without them it is an error), anything else as JSON. With the
-    /// feature `config` the errors of files by these names begin with file, line and column.
+    /// What ends in `.toml`, `.yaml` or `.yml` is read as such (features `config` and `yaml`; without them it is an error), anything else
+    /// as JSON. With the feature `config` the errors of files by these names begin with file, line and column.
     fn read_from(&self, place: &str, text: &str) -> Result<FlagSet, FormatError> {
         let extension = std::path::Path::new(place).extension().and_then(|extension| extension.to_str());
         match extension {

@@ -1,4 +1,5 @@
-//! Sources that hear of changes: a feed serves them within a moment, and what it can't use does not keep it busy. On a manual clock throughout.
+//! Sources that hear of changes: a feed serves them within a moment, and what it can't use does not keep it busy. On a manual clock
+//! throughout.
 
 use std::{
     path::Path,

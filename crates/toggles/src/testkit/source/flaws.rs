@@ -315,7 +315,8 @@ mod http {
 
     use super::*;
     use crate::{
-        source::{HttpSource, PlainHttp, UnleashClient},
+        client::EvaluationContext,
+        source::{HttpSource, Ofrep, OfrepSource, PlainHttp, UnleashClient},
         testkit::server::{Server, answer},
     };
 
@@ -384,6 +385,21 @@ mod http {
         check(async || {
             Served::new(documents.clone(), documents.clone(), |url| {
                 Arc::new(HttpSource::new(Arc::new(PlainHttp), format!("{url}/f")).at_most(1_000))
+            })
+        })
+        .await
+        .verdict()
+    }
+
+    #[tokio::test]
+    async fn ofrep_keeps_the_contract() -> Result<(), crate::testkit::Broken> {
+        let flags = ["a", "b"].map(|name| format!(r#"[{{"key":"{name}","reason":"STATIC","value":true}}]"#));
+        let sent = flags.each_ref().map(|flags| format!(r#"{{"flags":{flags}}}"#));
+        let documents = flags.map(|flags| format!(r#"{{"flags":{flags},"targetingKey":"ada"}}"#));
+        check(async || {
+            Served::new(sent.clone(), documents.clone(), |url| {
+                let ofrep = Ofrep::new(Arc::new(PlainHttp), url).at_most(1_000);
+                Arc::new(OfrepSource::new(ofrep, EvaluationContext::targeting("ada")))
             })
         })
         .await

@@ -1,7 +1,7 @@
 //! Checks what [`FlagSource`] promises.
 //!
-//! A [`Bench`] is a place whose document the suite can change. It has two good documents, and can do what its kind of place can: be half written,
-//! be gone, grow beyond the limit. What it can't is skipped.
+//! A [`Bench`] is a place whose document the suite can change. It has two good documents, and can do what its kind of place can: be half
+//! written, be gone, grow beyond the limit. What it can't is skipped.
 
 #[cfg(test)]
 mod flaws;
