@@ -1,6 +1,7 @@
 //! Each system's files are in a module of their own; here is what holds for all of them.
 
 mod azure;
+mod declarative;
 mod github;
 mod gitlab;
 mod jenkins;
