@@ -92,9 +92,8 @@ fn allowed(place: &str) -> Option<(&'static [&'static str], &'static [&'static s
         "when" => (&["beforeAgent", "branch", "changeRequest", "triggeredBy", "not", "anyOf", "allOf"], &[]),
         "not" | "anyOf" | "allOf" => (CONDITIONS, &[]),
         "stage options" => (&["timeout", "lock"], &[]),
-        "steps" => (STEPS, &[]),
         "post" => (&["success", "unsuccessful"], &[]),
-        "success" | "unsuccessful" => (STEPS, &[]),
+        "steps" | "success" | "unsuccessful" => (STEPS, &[]),
         _ => return None,
     })
 }
