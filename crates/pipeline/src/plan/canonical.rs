@@ -5,6 +5,13 @@ use serde_json::{Map, Value};
 /// `value` with the keys of every object in order (by bytes).
 pub(crate) fn sorted(value: Value) -> Value {
     match value {
+        // Whether a map keeps its keys in order is decided by the features of `serde_json` in the whole program; mostly it does.
+        Value::Object(mut map) if map.keys().is_sorted() => {
+            for value in map.values_mut().filter(|value| value.is_object() || value.is_array()) {
+                *value = sorted(value.take());
+            }
+            Value::Object(map)
+        }
         Value::Object(map) => {
             let mut entries: Vec<_> = map.into_iter().collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -188,22 +188,33 @@ impl Planner {
     /// If the draft contradicts itself, names code that is not there, or a preview fails; [`PlanError::Secret`] if the value of one of the
     /// planner's secrets stands in the draft or in what a preview shows.
     pub async fn plan(&self, draft: &Draft) -> Result<Plan, PlanError> {
+        self.plan_owned(draft.clone()).await
+    }
+
+    /// The same for a draft that is needed no more: its steps become the plan's without being copied.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub async fn plan_owned(&self, draft: Draft) -> Result<Plan, PlanError> {
         let masker = Masker::new(self.secrets.values());
         self.refuse_secrets(&masker, None, &(&draft.name, &draft.app, &draft.inputs))?;
         for node in &draft.nodes {
             self.refuse_secrets(&masker, Some(&node.id), node)?;
         }
         if draft.name.contains(char::is_control) {
-            return Err(PlanError::Name(draft.name.clone()));
+            return Err(PlanError::Name(draft.name));
         }
-        let nodes = ordered(&draft.nodes)?;
-        let build = match nodes.iter().find(|node| node.kind.name().starts_with(Function::<(), ()>::PREFIX)) {
+        let Draft { name, app, inputs, nodes } = draft;
+        let order = ordered(&nodes)?;
+        let is_function = |node: &&Node| node.kind.name().starts_with(Function::<(), ()>::PREFIX);
+        let build = match order.iter().map(|place| &nodes[*place]).find(is_function) {
             Some(node) => Some(self.registry.build().ok_or_else(|| PlanError::Build(node.id.clone()))?),
             None => None,
         };
         let mut planned = Ordered::with_capacity(nodes.len());
         let mut denied = Vec::new();
-        for node in nodes {
+        let mut nodes: Vec<_> = nodes.into_iter().map(Some).collect();
+        for node in order.into_iter().filter_map(|place| nodes[place].take()) {
             let step = self
                 .registry
                 .resolve(&node.kind, &node.params)
@@ -244,15 +255,11 @@ impl Planner {
         }
         let planned = planned.finish().await?;
         let mut data = PlanData {
-            name: draft.name.clone(),
-            app: draft.app.clone(),
+            name,
+            app,
             author: self.author.clone(),
             build,
-            inputs: draft
-                .inputs
-                .iter()
-                .map(|(name, value)| (name.clone(), super::sorted(value.clone())))
-                .collect(),
+            inputs: inputs.into_iter().map(|(name, value)| (name, super::sorted(value))).collect(),
             grants: self.authority.patterns().to_vec(),
             fingerprints: BTreeMap::new(),
             denied,
@@ -290,7 +297,7 @@ impl Planner {
 
     async fn preview(
         &self,
-        node: &Node,
+        mut node: Node,
         step: Arc<dyn BoundStep>,
         touches: Vec<ResourceId>,
         allowed: Option<Vec<Granted<ResourceId>>>,
@@ -318,7 +325,6 @@ impl Planner {
                 Some(preview)
             }
         };
-        let mut node = node.clone();
         node.params = super::sorted(node.params);
         Ok(PlannedNode { effect: step.effect(), undo: step.undoing(), touches, preview, node })
     }
@@ -372,8 +378,8 @@ impl<'a> Ordered<'a> {
     }
 }
 
-/// The nodes in an order in which they can run.
-fn ordered(nodes: &[Node]) -> Result<Vec<&Node>, PlanError> {
+/// The places of the nodes in an order in which they can run.
+fn ordered(nodes: &[Node]) -> Result<Vec<usize>, PlanError> {
     let mut by_id = IndexMap::with_capacity(nodes.len());
     for (index, node) in nodes.iter().enumerate() {
         if by_id.insert(&node.id, index).is_some() {
@@ -392,7 +398,7 @@ fn ordered(nodes: &[Node]) -> Result<Vec<&Node>, PlanError> {
     // Keyed by their places, so that the order is the written one wherever it can be.
     let places = (0..nodes.len()).map(|place| (place, ()));
     match Graph::builder().nodes(places).edges(edges).finish() {
-        Ok(graph) => Ok(graph.order().map(|place| &nodes[*place]).collect()),
+        Ok(graph) => Ok(graph.order().copied().collect()),
         Err(GraphError::Cycle { mut cycle }) => {
             // The graph says which comes before which; people ask which waits for which.
             if let Some(rest) = cycle.get_mut(1..) {

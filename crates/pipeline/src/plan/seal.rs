@@ -177,8 +177,11 @@ impl Sealed<Plan> {
         Ok(sealed)
     }
 
-    /// As [`open`](Self::open), from a document.
+    /// As [`open`](Self::open), from a document: the written form as text, or as a value.
     pub(crate) fn open_value(value: &Value) -> Result<Self, OpenError> {
+        if let Value::String(text) = value {
+            return Self::open(text.as_bytes());
+        }
         let written = Written::deserialize(value).map_err(|error| OpenError::Shape {
             line: 0,
             column: 0,
@@ -208,6 +211,11 @@ impl Sealed<Plan> {
         let mut bytes = serde_json::to_vec(&self.written()).map_err(|error| SealError::Json(error.into()))?;
         bytes.push(b'\n');
         Ok(bytes)
+    }
+
+    /// The written form as a document's text.
+    pub(crate) fn to_text(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&self.written())
     }
 
     pub(crate) fn to_value(&self) -> Result<Value, serde_json::Error> {

@@ -295,7 +295,7 @@ async fn a_small_run_has_this_page() {
     <div><dt>Took</dt><dd>1.5 s</dd></div>
     <div><dt>By</dt><dd>ada</dd></div>
     <div><dt>Run</dt><dd>deploy-7-4fa2b1c3-0</dd></div>
-    <div><dt>Plan</dt><dd>ad0889dbf331</dd></div>
+    <div><dt>Plan</dt><dd>38d167080756</dd></div>
     <div><dt>Commit</dt><dd>4fa2b1c37d9e…</dd></div>
     </dl></header>
     <section><h2>When each step ran</h2>
@@ -311,7 +311,7 @@ async fn a_small_run_has_this_page() {
     <div class="body"><p class="soft">It ran: it was its turn.</p><pre>12 files
     </pre></div></details>
     </section>
-    <footer>Run <span class="id">deploy-7-4fa2b1c3-0</span> of plan <span class="id">sha256:ad0889dbf331345c8617e8c4482a009f62d85be1e17b7151b7dd6344d919390a</span>. Rendered by flowline from the journal; times are UTC.</footer>
+    <footer>Run <span class="id">deploy-7-4fa2b1c3-0</span> of plan <span class="id">sha256:38d167080756d0d33d0edc04a08f0df1db36e54d32a4a36016116c7906ab17f9</span>. Rendered by flowline from the journal; times are UTC.</footer>
     </main>
     </body>
     </html>

@@ -328,15 +328,21 @@ impl Runner {
         self.check_fresh(plan.plan(), &state).await?;
         let now = self.clock.now();
         let started = RunStarted { plan: plan.digest(), steps: plan.plan().nodes().len() };
-        let written = plan.to_value().map_err(|error| RunError::Broken(error.to_string()))?;
+        let broken = |error: &dyn std::error::Error| RunError::Broken(error.to_string());
         // The plan is kept for long and shown to many.
-        if let Some(secret) = secret_in(&self.secrets, &Masker::new(self.secrets.values()), &written) {
-            return Err(RunError::Secret(secret));
+        let masker = Masker::new(self.secrets.values());
+        if !masker.is_empty() {
+            let shown = plan.to_value().map_err(|error| broken(&error))?;
+            if let Some(secret) = secret_in(&self.secrets, &masker, &shown) {
+                return Err(RunError::Secret(secret));
+            }
         }
+        // As text: a value of a large plan takes several times its memory.
+        let written = plan.to_text().map_err(|error| broken(&error))?;
         let mut batch = Batch::new()
             .durably(Durability::Synced)
             .fenced(lease.fence())
-            .put(names.plan.clone(), written)
+            .put(names.plan.clone(), Value::String(written))
             .append(names.stream.clone(), names.event(&started, "started", None, now)?);
         state.begin(plan.digest(), now);
         for (node, output) in unneeded(plan.plan()) {
