@@ -333,7 +333,7 @@ async fn a_deployment_is_planned_applied_looked_at_and_taken_back() {
       + show (flowline/show@1, idempotent): show it beside the running release
           + create host:next-production-shop.localhost
               only while it is verified
-      > verify (flowline/verify@1, idempotent): verify at `next-production`: 1 probes
+      > verify (flowline/verify@1, idempotent): verify at `next-production`: 1 probe
       + switch (flowline/switch@1, probed): switch `production` (deployment 1)
           + create host:shop.localhost
               web: built from tree 6cc27d919007

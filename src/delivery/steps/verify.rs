@@ -40,7 +40,11 @@ impl Step for Verifying {
     async fn preview(&self, spec: &Verify, _context: &PreviewContext) -> Result<Preview, StepError> {
         let verify = &self.0.delivery().topology().verify;
         let smoke = if verify.smoke.is_empty() { "" } else { " and the smoke command" };
-        Ok(Preview::run(format!("verify at `{}`: {} probes{smoke}", spec.at, verify.probes.len())))
+        let probes = match verify.probes.len() {
+            1 => "1 probe".to_owned(),
+            count => format!("{count} probes"),
+        };
+        Ok(Preview::run(format!("verify at `{}`: {probes}{smoke}", spec.at)))
     }
 
     async fn run(
