@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use flowline_core::{
@@ -175,6 +177,17 @@ async fn a_file_is_sent_once_and_verified_each_time() {
     eventually("the removal of the last directory", || {
         fs::read_dir(sshd.path("remote/run")).unwrap().count() == 0
     });
+
+    // What nobody needs any more goes; what is old and needed stays, and is young again.
+    let unused = sshd.path("remote/blob/unused");
+    fs::write(&unused, "").unwrap();
+    let long_ago = made() - Duration::from_secs(40 * 24 * 3_600);
+    for path in [&unused, &blob] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    assert_eq!(said(&executor, &command).await.unwrap(), expected);
+    assert!(!unused.exists() && made() > long_ago + Duration::from_secs(24 * 3_600));
 }
 
 #[tokio::test]

@@ -118,7 +118,8 @@ impl SshExecutor {
         self
     }
 
-    /// The same, keeping files in this directory of the far host; relative to the login directory.
+    /// The same, keeping files in this directory of the far host; relative to the login directory. A file that no command has needed for 30
+    /// days is removed there.
     #[must_use]
     pub fn with_root(mut self, root: impl Into<String>) -> Self {
         self.root = root.into();

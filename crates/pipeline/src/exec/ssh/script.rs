@@ -41,19 +41,20 @@ pub(super) fn preamble(mark: &str, root: &str) -> String {
     .join("\n")
 }
 
-/// Prints which of `digests` the far host lacks, and drops what is damaged there and what runs of more than a day ago left.
+/// Prints which of `digests` the far host lacks, and drops what is damaged there, what runs of more than a day ago left, and what no command
+/// has needed for thirty days. A file's time says when it was last needed, to the day.
 pub(super) fn missing(digests: &[&str]) -> String {
     let mut script = [
         r#"(umask 077; mkdir -p "$b" "$r/run") || say failed make "$b""#,
         r#"find "$r/run" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} +; find "$b" -name "put-*" -mtime +1 -exec rm -f {} +"#,
-        r#"have() { [ -f "$b/$1" ] && { hash "$b/$1"; [ "$h" = "$1" ] && return; rm -f "$b/$1"; }; printf "%s\n" "$1"; }"#,
+        r#"have() { [ -f "$b/$1" ] && { hash "$b/$1"; [ "$h" = "$1" ] && { find "$b/$1" -mtime +0 -exec touch {} +; return; }; rm -f "$b/$1"; }; printf "%s\n" "$1"; }"#,
         "",
     ]
     .join("\n");
     for digest in digests {
         let _ = writeln!(script, "have {digest}");
     }
-    script + "say end 0 0\n"
+    script + "find \"$b\" -type f -mtime +30 -exec rm -f {} +; say end 0 0\n"
 }
 
 /// Takes everything that follows as the contents of `blobs` (digest, length), one after the other, and keeps each whose digest is right.
