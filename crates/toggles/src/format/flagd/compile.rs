@@ -113,7 +113,7 @@ impl Shared<'_> {
         let needs_time = compiler.needs_time;
         let problems = std::mem::take(&mut compiler.problems);
         let nowhere = compiler.unknown_evaluator.take();
-        let results = resolve(&mut root, &variants);
+        let results = resolve(&mut root, key, &variants);
         warnings.extend(problems.into_iter().map(|problem| Warning::of(key, "targeting", problem)));
         for name in results {
             let problem = format!("there is no variant `{name}`; where it is chosen, the flag is an error");
@@ -165,8 +165,8 @@ pub(super) fn metadata(
     read
 }
 
-/// Looks at what may be chosen: tells known buckets their variants, and gives the names that are no variants.
-fn resolve(expression: &mut Expr, variants: &[Variant]) -> Vec<String> {
+/// Looks at what may be chosen: tells known buckets their flag and variants, and gives the names that are no variants.
+fn resolve(expression: &mut Expr, flag: &str, variants: &[Variant]) -> Vec<String> {
     let mut unknown = Vec::new();
     match expression {
         Expr::Literal(Literal { value: Value::Null, .. }) => {}
@@ -175,11 +175,11 @@ fn resolve(expression: &mut Expr, variants: &[Variant]) -> Vec<String> {
             let last = parts.len().saturating_sub(1);
             for (index, part) in parts.iter_mut().enumerate() {
                 if index % 2 == 1 || (index == last && index % 2 == 0) {
-                    unknown.extend(resolve(part, variants));
+                    unknown.extend(resolve(part, flag, variants));
                 }
             }
         }
-        Expr::Fractional(fractional) => fractional.resolve(&|name| index_of(variants, name)),
+        Expr::Fractional(fractional) => fractional.resolve(flag, &|name| index_of(variants, name)),
         _ => {}
     }
     unknown

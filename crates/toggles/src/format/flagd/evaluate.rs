@@ -178,7 +178,7 @@ impl Expr {
 
     /// What `then` makes of its value. Plain values and variables are looked at where they are.
     #[inline]
-    fn viewed<'e: 's, 's, T>(
+    pub(super) fn viewed<'e: 's, 's, T>(
         &'e self,
         env: &Env<'s>,
         element: Option<&'s Value>,

@@ -106,6 +106,11 @@ impl Var {
             && self.default.is_none()
     }
 
+    /// Whether it is the key of the flag that is evaluated.
+    pub(super) fn is_flag_key(&self) -> bool {
+        matches!(self.root, Root::FlagKey)
+    }
+
     /// The whole path.
     pub(super) fn said(&self) -> String {
         let root = match &self.root {

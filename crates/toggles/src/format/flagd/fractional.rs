@@ -28,9 +28,18 @@ enum Form {
         key: Option<Expr>,
         buckets: Box<[Bucket]>,
         total: u32,
+        begun: Option<Begun>,
     },
     /// Anything else: the operands are evaluated first.
     Open(Box<[Expr]>),
+}
+
+/// The hash of what is the same for everybody: a flag's key and literal texts with which the key begins.
+#[derive(Debug)]
+struct Begun {
+    hash: Murmur3,
+    /// How many parts of a key that is put together it has taken.
+    taken: usize,
 }
 
 #[derive(Debug)]
@@ -72,7 +81,7 @@ impl Fractional {
             .into_iter()
             .map(|(value, weight)| Bucket { variant: Literal { value, variant: None }, weight })
             .collect();
-        Self { generation, form: Form::Known { key, buckets, total } }
+        Self { generation, form: Form::Known { key, buckets, total, begun: None } }
     }
 
     /// The formula.
@@ -91,11 +100,14 @@ impl Fractional {
         Some(buckets.iter().map(|bucket| (&bucket.variant, bucket.weight)).collect())
     }
 
-    /// Tells the buckets which variants their names are.
-    pub(super) fn resolve(&mut self, index_of: &dyn Fn(&str) -> Option<u32>) {
-        if let Form::Known { buckets, .. } = &mut self.form {
+    /// Tells which flag it belongs to, and the buckets which variants of that their names are.
+    pub(super) fn resolve(&mut self, flag: &str, index_of: &dyn Fn(&str) -> Option<u32>) {
+        if let Form::Known { key, buckets, begun, .. } = &mut self.form {
             for bucket in buckets {
                 bucket.variant.variant = bucket.variant.value.scalar_text().and_then(|text| index_of(&text));
+            }
+            if self.generation != Generation::V3 {
+                *begun = begin(key.as_ref(), flag);
             }
         }
     }
@@ -105,11 +117,13 @@ impl Fractional {
         env: &Env<'s>,
         element: Option<&'s Value>,
     ) -> Result<Got<'s>, &'e Fault> {
-        let (key, buckets, total) = match &self.form {
-            Form::Known { key, buckets, total } => (key, buckets, *total),
+        let (key, buckets, total, begun) = match &self.form {
+            Form::Known { key, buckets, total, begun } => (key, buckets, *total, begun),
             Form::Open(parts) => return Ok(self.open(&values(parts, env, element)?, env)),
         };
-        let hash = match self.key(key.as_ref(), env, element)? {
+        // Whoever wants an explanation hears of every part.
+        let begun = begun.as_ref().filter(|_| env.notes.is_none());
+        let hash = match self.key(key.as_ref(), begun, env, element)? {
             Key::Hash(hash) => hash,
             Key::Nothing => return Ok(Got::Null),
             Key::Bucket(first) => {
@@ -128,15 +142,20 @@ impl Fractional {
     fn key<'e: 's, 's>(
         &self,
         key: Option<&'e Expr>,
+        begun: Option<&Begun>,
         env: &Env<'s>,
         element: Option<&'s Value>,
     ) -> Result<Key, &'e Fault> {
-        let Some(key) = key else { return Ok(self.default_key(env)) };
+        let Some(key) = key else { return Ok(self.default_key(begun, env)) };
         if let (Expr::Cat(parts), Generation::V1 | Generation::V2) = (key, self.generation) {
             // Its text is hashed without being put together.
-            let mut hash = Murmur3::new(0);
-            for part in parts {
-                part.evaluate(env, element)?.view().pieces(&mut |piece| hash.update(piece.as_bytes()));
+            let (mut hash, taken) =
+                begun.map_or_else(|| (Murmur3::new(0), 0), |begun| (begun.hash.clone(), begun.taken));
+            for part in parts.iter().skip(taken) {
+                part.viewed(env, element, |view| match view {
+                    View::Text(text) => hash.update(text.as_bytes()),
+                    other => other.pieces(&mut |piece| hash.update(piece.as_bytes())),
+                })?;
             }
             return Ok(Key::Hash(hash.finish()));
         }
@@ -157,15 +176,20 @@ impl Fractional {
                 Key::Hash(sink.finish())
             }
             (_, View::Text(text)) => Key::Hash(crate::hash::murmur3(text.as_bytes(), 0)),
-            (_, View::Null) => self.default_key(env),
+            (_, View::Null) => self.default_key(None, env),
             // It stays among the buckets and makes them invalid.
             _ => Key::Nothing,
         }
     }
 
     /// The flag's key and the targeting key; nothing without one.
-    fn default_key(&self, env: &Env<'_>) -> Key {
+    fn default_key(&self, begun: Option<&Begun>, env: &Env<'_>) -> Key {
         let Some(key) = env.targeting_key() else { return Key::Nothing };
+        if let Some(begun) = begun {
+            let mut hash = begun.hash.clone();
+            hash.update(key.as_bytes());
+            return Key::Hash(hash.finish());
+        }
         let mut hash = Murmur3::new(0);
         if self.generation == Generation::V3 {
             hash.take(&[0x82]);
@@ -182,7 +206,7 @@ impl Fractional {
     fn open(&self, operands: &[Value], env: &Env<'_>) -> Got<'static> {
         let (hash, buckets) = match operands.split_first() {
             None => return Got::Null,
-            Some((Value::List(_), _)) => (self.default_key(env), operands),
+            Some((Value::List(_), _)) => (self.default_key(None, env), operands),
             Some((key, rest)) => (self.hashed(key.into(), env), rest),
         };
         let Key::Hash(hash) = hash else { return Got::Null };
@@ -238,6 +262,26 @@ impl Fractional {
     }
 }
 
+/// What the key of a fractional of `flag` begins with.
+fn begin(key: Option<&Expr>, flag: &str) -> Option<Begun> {
+    let mut hash = Murmur3::new(0);
+    let Some(key) = key else {
+        hash.update(flag.as_bytes());
+        return Some(Begun { hash, taken: 0 });
+    };
+    let Expr::Cat(parts) = key else { return None };
+    let mut taken = 0;
+    for part in parts {
+        match part {
+            Expr::Var(var) if var.is_flag_key() => hash.update(flag.as_bytes()),
+            Expr::Literal(Literal { value: Value::Text(text), .. }) => hash.update(text.as_bytes()),
+            _ => break,
+        }
+        taken += 1;
+    }
+    (taken > 0).then_some(Begun { hash, taken })
+}
+
 /// A bucket's variant and weight; `None` if it makes no sense.
 fn bucket(value: &Value) -> Option<(Value, u32)> {
     let (variant, weight) = match value.as_list()? {
@@ -260,4 +304,49 @@ fn bucket(value: &Value) -> Option<(Value, u32)> {
 fn total(buckets: &[(Value, u32)]) -> Option<u32> {
     let sum: u64 = buckets.iter().map(|(_, weight)| u64::from(*weight)).sum();
     u32::try_from(sum).ok().filter(|sum| *sum > 0 && i32::try_from(*sum).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        context::Context,
+        engine::{Fixed, Ruleset},
+        format::{
+            Format,
+            flagd::{Flagd, Generation},
+        },
+    };
+
+    #[test]
+    fn a_hash_that_was_begun_places_everybody_where_a_whole_one_does() {
+        let user = r#"{"var": "targetingKey"}"#;
+        let flag = r#"{"var": "$flagd.flagKey"}"#;
+        let keys = [
+            String::new(),
+            format!(r#"{{"cat": [{flag}, {user}]}},"#),
+            format!(r#"{{"cat": ["a-", {flag}, "-", {user}, {flag}]}},"#),
+            format!(r#"{{"cat": [{user}, {flag}]}},"#),
+            format!(r#"{{"cat": [{flag}]}},"#),
+            format!("{user},"),
+        ];
+        for generation in [Generation::V1, Generation::V2, Generation::V3] {
+            for key in &keys {
+                let document = format!(
+                    r#"{{"flags": {{"some-flag": {{"state": "ENABLED", "variants": {{"a": 1, "b": 2}}, "defaultVariant": "a",
+                        "targeting": {{"fractional": [{key} ["a", 30], ["b", 70]]}}}}}}}}"#
+                );
+                let ruleset = Ruleset::compile(Flagd::new(generation).read(&document).unwrap());
+                let fixed = Fixed::default();
+                for number in 0..40 {
+                    let context = Context::new(format!("user-{number}"));
+                    let evaluated = ruleset.evaluate("some-flag", &context, &fixed);
+                    // An explanation looks at every part.
+                    let (explained, _) = ruleset.explain("some-flag", &context, &fixed);
+                    assert!(evaluated.point.is_some(), "{key} {number}");
+                    let told = |it: &crate::Evaluation<'_>| (it.point, it.index, it.reason);
+                    assert_eq!(told(&evaluated), told(&explained), "{generation:?} {key} {number}");
+                }
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use flowline_core::Timestamp;
 
 use crate::{
+    engine::Packed,
     model::{
         Bucketing, Comparison, Condition, FlagCheck, Lists, Operator, Period, Share, Subject, Test, Texts,
         Truth, VersionDialect,
@@ -349,11 +350,11 @@ pub(super) fn version(text: &str) -> Result<Compare, String> {
     let text = text.trim();
     let found = SIGNS.iter().find_map(|(sign, comparison)| Some((*comparison, text.strip_prefix(sign)?)));
     let (comparison, version) = found.unwrap_or((Comparison::Equal, text));
-    match version.trim().parse() {
-        Ok(version) => Ok(Compare::Version(comparison, version, VersionDialect::Strict)),
-        Err(_) => {
-            Err(format!("`{}` is not a version comparison; write it as `>= 2.1.0`", text.escape_debug()))
-        }
+    let version = version.trim();
+    let read = Packed::parse(version).map(Packed::version).or_else(|| version.parse().ok());
+    match read {
+        Some(version) => Ok(Compare::Version(comparison, version, VersionDialect::Strict)),
+        None => Err(format!("`{}` is not a version comparison; write it as `>= 2.1.0`", text.escape_debug())),
     }
 }
 
