@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use flowline_core::process::started;
+
 /// A name that no other holder ever had: the process id, when the process started (clock ticks since the host's start), and a number.
 pub(super) fn name_of_this() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -24,18 +26,6 @@ pub(super) fn is_dead(holder: &str) -> bool {
         return false;
     };
     started(pid) != Some(then)
-}
-
-/// Field 22 of `/proc/PID/stat` (proc(5)); what stands before the last `)` is the program's name and may hold anything.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    // A process that ended and was not waited for does nothing any more.
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! | [`verdict`], [`grant`], [`secret`] | whether it is well, whether it is allowed, what may not be seen |
 //! | [`graph`] | what comes before what, and how that is run |
 //! | [`error`], [`diagnostic`], `config` | what went wrong, where, and what to do |
+//! | [`process`] | which process of this host is meant |
 //! | [`clock`], [`event`], [`store`], [`journal`], [`lease`], [`notify`] | time, facts, state, exclusion, messages |
 //!
 //! Nothing is on by default; the crate `flowline` turns on what a deployer needs.
@@ -41,6 +42,7 @@ pub mod journal;
 pub mod lease;
 pub mod name;
 pub mod notify;
+pub mod process;
 pub mod secret;
 pub mod store;
 #[cfg(feature = "testkit")]

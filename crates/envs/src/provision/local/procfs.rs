@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
+pub(super) use flowline_core::process::{Process, boot};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 use crate::provision::{PortHolder, RunningProcess};
@@ -9,27 +10,9 @@ use crate::provision::{PortHolder, RunningProcess};
 /// The variable that carries a process's mark. Children of the process inherit it.
 pub(super) const MARK: &str = "FLOWLINE_INSTANCE";
 
-/// One process at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) pid: u32,
-    pub(super) parent: u32,
-    pub(super) group: u32,
-    /// Clock ticks since boot: with the pid, its identity.
-    pub(super) started: u64,
-    /// It ended, and waits for its parent to ask how.
-    pub(super) zombie: bool,
-    pub(super) name: String,
-}
-
-/// The boot that start times count from. Empty if the kernel does not say, which then is equal on every boot.
-pub(super) fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
-}
-
 /// The process with this id now.
 pub(super) fn process(pid: u32) -> Option<Process> {
-    parse_stat(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+    Process::find(pid)
 }
 
 /// The process that `recorded` names, if it is still that one: same boot, id and start.
@@ -55,23 +38,6 @@ pub(super) fn mark(pid: u32) -> Option<String> {
     environ.split(|byte| *byte == 0).find_map(|variable| {
         let value = variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?;
         String::from_utf8(value.to_vec()).ok()
-    })
-}
-
-/// Fields 1 to 22 of `/proc/PID/stat` (`proc_pid_stat(5)`). The name may hold anything, parentheses too, so fields count from its last `)`.
-fn parse_stat(pid: u32, stat: &[u8]) -> Option<Process> {
-    let stat = String::from_utf8_lossy(stat);
-    let (head, tail) = stat.rsplit_once(')')?;
-    let name = head.split_once('(')?.1.to_owned();
-    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
-    Some(Process {
-        pid,
-        parent: fields.get(1)?.parse().ok()?,
-        group: fields.get(2)?.parse().ok()?,
-        started: fields.get(19)?.parse().ok()?,
-        // A leader whose other threads still live is shown as a zombie too, but the process has not ended.
-        zombie: matches!(*fields.first()?, "Z" | "X" | "x") && matches!(*fields.get(17)?, "0" | "1"),
-        name,
     })
 }
 
@@ -139,20 +105,6 @@ pub(super) fn check() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let stat = b"7 (a) (b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
-        let process = parse_stat(7, stat).unwrap();
-        assert_eq!((process.parent, process.group, process.started), (1, 7, 4242));
-        assert_eq!(process.name, "a) (b");
-        assert!(!process.zombie);
-        let state = |state: &str, threads: &str| {
-            let stat = format!("7 (a) {state} 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 {threads} 0 4242 1 1");
-            parse_stat(7, stat.as_bytes()).unwrap().zombie
-        };
-        assert!(state("Z", "1") && !state("Z", "2") && !state("S", "1"));
-    }
 
     #[test]
     fn we_find_ourselves_and_our_port() {

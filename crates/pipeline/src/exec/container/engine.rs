@@ -15,6 +15,7 @@ use bollard::{
 use flowline_core::{
     clock::{Clock as _, SystemClock},
     error::{BoxError, ErrorKind, Kinded},
+    process::{boot, started},
 };
 use tokio::sync::OnceCell;
 
@@ -216,22 +217,6 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}/{}", self.boot, self.namespace, self.pid, self.started)
     }
-}
-
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
-}
-
-/// When a process started, in clock ticks since boot; nothing if there is none, or it is a zombie. Fields of `/proc/PID/stat` count from
-/// the last `)`, as the name may hold anything.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    if matches!(*fields.first()?, "Z" | "X") {
-        return None;
-    }
-    fields.get(19)?.parse().ok()
 }
 
 #[cfg(test)]
