@@ -28,7 +28,7 @@ use flowline_core::{
 use flowline_pipeline::{
     Cancel, Draft, Registry, Runner,
     exec::LocalExecutor,
-    plan::{Node, Planner, StepId, StepKind},
+    plan::{Node, Plan, Planner, Sealed, StepId, StepKind},
     run::{Ended, OnFailure, Phase},
     step::{Effect, FnStep, Function, Spec},
     steps::{self, RunCommand},
@@ -75,8 +75,12 @@ const USAGE: &str = "usage: run_graph FILE.json [--workers N] [--dir DIR] [--in-
 
 fn main() -> ExitCode {
     let result = arguments().and_then(|arguments| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        runtime.block_on(run(&arguments))
+        let planned = runtime()?.block_on(plan(&arguments))?;
+        // The walk has a thread of its own: one that has just computed for long is put off by schedulers, and every end of a process
+        // is to be answered at once.
+        let walked =
+            std::thread::scope(|scope| scope.spawn(|| runtime()?.block_on(walk(&arguments, planned))).join());
+        walked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     match result {
         Ok((line, code)) => {
@@ -92,13 +96,29 @@ fn main() -> ExitCode {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_io().build()
+}
+
+/// What is to be run, and with what.
+struct Planned {
+    registry: Arc<Registry>,
+    authority: Authority,
+    clock: Arc<SystemClock>,
+    /// The process ends with the run, which gives the memory back faster than dropping what is in it.
+    sealed: ManuallyDrop<Sealed<Plan>>,
+    count: usize,
+    began: Instant,
+}
+
+async fn plan(arguments: &Arguments) -> Result<Planned, Failure> {
     let began = now();
     let text = std::fs::read(&arguments.file)
         .map_err(|error| format!("cannot read {}: {error}", arguments.file.display()))?;
     let graph: Graph = serde_json::from_slice(&text).map_err(|error| {
         format!("{}:{}:{}: {error}", arguments.file.display(), error.line(), error.column())
     })?;
+    drop(text);
     let clock = Arc::new(SystemClock);
     let noop = Function::<(), ()>::new("noop", 1)?;
     let mut registry = Registry::new();
@@ -109,7 +129,8 @@ async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
 
     let command = StepKind::new(RunCommand::KIND, RunCommand::VERSION)?;
     let count = graph.steps.len();
-    let nodes = graph.steps.into_iter().map(|step| {
+    let mut nodes = Vec::with_capacity(count);
+    for step in graph.steps {
         let effect = match step.effect {
             GraphEffect::Pure => Effect::Pure,
             GraphEffect::Idempotent => Effect::idempotent(),
@@ -125,20 +146,17 @@ async fn run(arguments: &Arguments) -> Result<(String, ExitCode), Failure> {
             spec.env = step.env;
             node.params = serde_json::to_value(&spec)?;
         }
-        Ok::<_, serde_json::Error>(node)
-    });
-    let draft = Draft {
-        name: "graph".to_owned(),
-        app: "graph".parse()?,
-        inputs: BTreeMap::new(),
-        nodes: nodes.collect::<Result<_, _>>()?,
-    };
-    drop(text);
+        nodes.push(node);
+    }
+    let draft = Draft { name: "graph".to_owned(), app: "graph".parse()?, inputs: BTreeMap::new(), nodes };
     let authority = Authority::new("graph".parse()?, &Grants::default());
     let planner = Planner::new(Arc::clone(&registry), authority.clone(), Arc::clone(&clock) as _);
-    // The process ends with the run, which gives the memory back faster than dropping what is in it.
     let sealed = ManuallyDrop::new(planner.plan_owned(draft).await?.seal()?);
+    Ok(Planned { registry, authority, clock, sealed, count, began })
+}
 
+async fn walk(arguments: &Arguments, planned: Planned) -> Result<(String, ExitCode), Failure> {
+    let Planned { registry, authority, clock, sealed, count, began } = planned;
     let id = RunId::new("graph")?;
     let cancel = Cancel::new();
     // Asked for before anything starts, so that no child is ever left behind.

@@ -1,6 +1,10 @@
 //! Content addresses: SHA-256 (FIPS 180-4), written `sha256:` and 64 lower-case hexadecimal digits.
 
-use std::{fmt, io, str::FromStr};
+use std::{
+    fmt,
+    io::{self, BufWriter, Write},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
@@ -81,10 +85,53 @@ impl Digester {
         self
     }
 
+    /// Adds the JSON of `value` as one part, without holding it: it is written twice, once for its length.
+    ///
+    /// # Errors
+    /// If JSON can't express it; the digester is then of no use.
+    pub fn json_part(&mut self, value: &impl Serialize) -> Result<&mut Self, serde_json::Error> {
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, value)?;
+        self.0.update(length.0.to_be_bytes());
+        // Many small pieces, each of which would be a call of the hash.
+        let mut hashing = BufWriter::with_capacity(8 * 1024, Hashing(&mut self.0));
+        serde_json::to_writer(&mut hashing, value)?;
+        hashing.flush().map_err(serde_json::Error::io)?;
+        drop(hashing);
+        Ok(self)
+    }
+
     /// The digest of all parts so far.
     #[must_use]
     pub fn finish(&self) -> Digest {
         Digest(self.0.clone().finalize().into())
+    }
+}
+
+/// Counts what is written to it.
+struct Length(u64);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Hashing<'a>(&'a mut Sha256);
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -148,6 +195,17 @@ mod tests {
         let expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of("abc").to_string(), expected);
         assert_eq!(Digest::of_reader(&b"abc"[..]).unwrap().to_string(), expected);
+    }
+
+    #[test]
+    fn json_is_a_part_like_its_text() {
+        let value = serde_json::json!({ "a": ["x".repeat(20_000), 1.5, null], "b": {} });
+        let text = serde_json::to_vec(&value).unwrap();
+        let mut pieces = Digester::new("kind");
+        let digest = pieces.json_part(&value).unwrap().finish();
+        assert_eq!(digest, Digester::new("kind").part(text).finish());
+        let unspeakable = std::collections::BTreeMap::from([((1, 2), 3)]);
+        assert!(Digester::new("kind").json_part(&unspeakable).is_err());
     }
 
     #[test]

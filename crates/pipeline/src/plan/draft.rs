@@ -374,7 +374,8 @@ impl<'a> Ordered<'a> {
         while !self.pending.is_empty() {
             self.next().await?;
         }
-        Ok(self.done.into_iter().flatten().collect())
+        // Every place is filled by now; collected like this, the nodes stay where they are.
+        Ok(self.done.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default())
     }
 }
 

@@ -132,8 +132,7 @@ impl Plan {
     }
 
     pub(super) fn digest(&self) -> Result<Digest, serde_json::Error> {
-        let bytes = serde_json::to_vec(&self.data)?;
-        Ok(Digester::new("flowline plan 1").part(bytes).finish())
+        Ok(Digester::new("flowline plan 1").json_part(&self.data)?.finish())
     }
 }
 
