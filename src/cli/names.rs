@@ -6,7 +6,7 @@ use flowline_core::{
     id::{ChangeId, RunId},
     name::{ComponentName, EnvironmentName},
 };
-use flowline_pipeline::plan::StepId;
+use flowline_pipeline::plan::{Sealed, StepId};
 
 use super::CliError;
 use crate::Delivery;
@@ -154,8 +154,8 @@ async fn newest(delivery: &Delivery, environment: &EnvironmentName) -> Result<Ru
         let Some(name) = key.as_str().strip_prefix("run/").and_then(|key| key.strip_suffix("/plan")) else {
             continue;
         };
-        let named = document.value.pointer("/plan/name").and_then(|name| name.as_str());
-        let of = named.and_then(|name| name.rsplit(' ').next());
+        let named = Sealed::name_in(&document.value);
+        let of = named.as_deref().and_then(|name| name.rsplit(' ').next());
         let Ok(run) = RunId::new(name) else { continue };
         if of != Some(environment.as_str()) {
             continue;

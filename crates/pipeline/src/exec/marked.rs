@@ -275,6 +275,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_leads_a_later_command_is_not_looked_at() {
+        // Numbers that no system gives out.
+        let numbers = [2_000_000_000, 2_000_000_001, 2_000_000_002, 2_000_000_003];
+        let led = |number| Kin::new(Pid::from_raw(number).unwrap(), "mark");
+        let _earlier = led(numbers[0]);
+        let own = led(numbers[1]);
+        let _later = led(numbers[3]);
+        // An earlier command's number may belong to anybody by now.
+        assert_eq!(own.without_leaders(numbers.to_vec()), [numbers[0], numbers[2]]);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_process_lives_until_it_is_gone() {

@@ -189,6 +189,23 @@ impl Sealed<Plan> {
         Self::verified(written)
     }
 
+    /// What the plan in a run's document of the store is called, without reading all of it; nothing if it is no plan. It is not checked.
+    pub fn name_in(document: &Value) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Outside {
+            plan: Named,
+        }
+        #[derive(Deserialize)]
+        struct Named {
+            name: String,
+        }
+        let outside = match document {
+            Value::String(text) => serde_json::from_str::<Outside>(text),
+            value => Outside::deserialize(value),
+        };
+        outside.ok().map(|outside| outside.plan.name)
+    }
+
     fn verified(written: Written<PlanData>) -> Result<Self, OpenError> {
         let plan = Plan { data: written.plan };
         let shape = |problem: String| OpenError::Shape { line: 0, column: 0, problem };

@@ -191,6 +191,11 @@ async fn a_plan_from_disk_is_checked_again() {
     let bytes = sealed.to_bytes().unwrap();
     assert_eq!(Sealed::open(&bytes).unwrap(), sealed);
     assert_eq!(Sealed::open_as(&bytes, sealed.digest()).unwrap(), sealed);
+    for document in [sealed.to_text().unwrap().into(), sealed.to_value().unwrap()] {
+        assert_eq!(Sealed::open_value(&document).unwrap(), sealed);
+        assert_eq!(Sealed::name_in(&document).as_deref(), Some(sealed.plan().name()));
+    }
+    assert_eq!(Sealed::name_in(&serde_json::json!("{")), None);
     let text = String::from_utf8(bytes).unwrap();
     let said = |text: &str| chain(&Sealed::open(text.as_bytes()).unwrap_err());
     let edited = said(&text.replace("\"to\":\"new\"", "\"to\":\"mine\""));
