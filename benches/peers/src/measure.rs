@@ -87,15 +87,6 @@ pub fn together(work: &(dyn Fn(usize) + Sync)) -> f64 {
     2.0 * one / two
 }
 
-/// Lets the allocator tidy up what was freed so far: whoever is measured next shall not pay for it.
-pub fn settle() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it only gives back what was freed.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// The bytes that are allocated now.
 pub fn heap() -> usize {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

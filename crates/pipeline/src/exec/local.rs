@@ -1,8 +1,8 @@
 //! Commands as processes of this host, each in a process group of its own.
 //!
 //! The order of things when a command ends: its own end is awaited, then what it left behind is killed (by its process group and by the
-//! mark that it carries), then the pipes are read to their end. So a process that forked away and holds the outputs open can't keep the run waiting, and one that closed
-//! them early is still awaited.
+//! mark that it carries), then the pipes are read to their end. So a process that forked away and holds the outputs open can't keep the run
+//! waiting, and one that closed them early is still awaited.
 
 use std::{
     fs::File,

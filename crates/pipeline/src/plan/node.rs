@@ -222,8 +222,8 @@ pub enum Effect {
     Pure,
     /// Doing it twice under one key is doing it once. It is repeated, with the same key.
     Idempotent {
-        /// What the other side recognises the repetition by; [`Context::key`](crate::step::Context::key) gives it, made unique for the run. Empty: the
-        /// step's own id.
+        /// What the other side recognises the repetition by; [`Context::key`](crate::step::Context::key) gives it, made unique for the run.
+        /// Empty: the step's own id.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         key: String,
     },

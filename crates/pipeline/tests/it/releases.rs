@@ -311,22 +311,5 @@ async fn what_arrives_as_something_else_never_becomes_current() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_reads_meanwhile_finds_one_release_or_the_other() {
-    let site = site(&local());
-    site.deploy("zero", site.spec()).await;
-    let reading = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let (flag, path) = (Arc::clone(&reading), site.target().join("current/index.html"));
-    let reader = std::thread::spawn(move || {
-        let (mut reads, mut missed) = (0, 0);
-        while flag.load(std::sync::atomic::Ordering::Relaxed) {
-            reads += 1;
-            missed += usize::from(fs::read_to_string(&path).is_err());
-        }
-        (reads, missed)
-    });
-    for number in 0..10 {
-        site.says(&number.to_string()).deploy(&format!("run-{number}"), site.spec()).await;
-    }
-    reading.store(false, std::sync::atomic::Ordering::Relaxed);
-    let (reads, missed) = reader.join().unwrap();
-    assert!(reads > 0 && missed == 0, "{missed} of {reads} reads missed");
+    site(&local()).is_read_while_deploying(10).await;
 }

@@ -4,7 +4,10 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use flowline_core::{clock::Clock, error::Kinded, id::RunId, store::MemoryStore};
@@ -100,6 +103,27 @@ impl Site {
         let plan = planner.plan(&pipeline.draft().unwrap()).await.unwrap().seal().unwrap();
         let runner = Runner::new(store, registry, authority, clock);
         (runner.run(&RunId::new(run).unwrap(), &plan, &Cancel::new()).await.unwrap(), runner)
+    }
+
+    /// Deploys so many releases while somebody reads: every read finds one release or the other.
+    pub(crate) async fn is_read_while_deploying(&self, releases: usize) {
+        self.deploy("zero", self.spec()).await;
+        let reading = Arc::new(AtomicBool::new(true));
+        let (flag, path) = (Arc::clone(&reading), self.target().join("current/index.html"));
+        let reader = std::thread::spawn(move || {
+            let (mut reads, mut missed) = (0, 0);
+            while flag.load(Ordering::Relaxed) {
+                reads += 1;
+                missed += usize::from(fs::read_to_string(&path).is_err());
+            }
+            (reads, missed)
+        });
+        for number in 0..releases {
+            self.says(&number.to_string()).deploy(&format!("run-{number}"), self.spec()).await;
+        }
+        reading.store(false, Ordering::Relaxed);
+        let (reads, missed) = reader.join().unwrap();
+        assert!(reads > 0 && missed == 0, "{missed} of {reads} reads missed");
     }
 }
 
@@ -361,24 +385,7 @@ async fn a_plan_shows_what_changes_and_is_refused_once_somebody_edited_the_relea
 
 #[tokio::test]
 async fn whoever_reads_meanwhile_finds_one_release_or_the_other() {
-    let site = Site::new();
-    site.deploy("zero", site.spec()).await;
-    let reading = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let (flag, path) = (Arc::clone(&reading), site.target().join("current/index.html"));
-    let reader = std::thread::spawn(move || {
-        let (mut reads, mut missed) = (0, 0);
-        while flag.load(std::sync::atomic::Ordering::Relaxed) {
-            reads += 1;
-            missed += usize::from(fs::read_to_string(&path).is_err());
-        }
-        (reads, missed)
-    });
-    for number in 0..20 {
-        site.says(&number.to_string()).deploy(&format!("run-{number}"), site.spec()).await;
-    }
-    reading.store(false, std::sync::atomic::Ordering::Relaxed);
-    let (reads, missed) = reader.join().unwrap();
-    assert!(reads > 0 && missed == 0, "{missed} of {reads} reads missed");
+    Site::new().is_read_while_deploying(20).await;
 }
 
 #[tokio::test]
