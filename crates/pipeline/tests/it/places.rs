@@ -43,7 +43,7 @@ pub(crate) fn run(command: &mut Command) -> String {
 }
 
 pub(crate) fn eventually(what: &str, mut seen: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..3_000 {
         if seen() {
             return;
         }

@@ -106,7 +106,7 @@ impl SshHost {
             "KbdInteractiveAuthentication=no",
             "PermitLocalCommand=no",
             "ControlPersist=no",
-            "ServerAliveInterval=5",
+            "ServerAliveInterval=10",
             "ServerAliveCountMax=3",
             "LogLevel=ERROR",
         ] {
@@ -180,7 +180,7 @@ mod tests {
         KbdInteractiveAuthentication=no
         PermitLocalCommand=no
         ControlPersist=no
-        ServerAliveInterval=5
+        ServerAliveInterval=10
         ServerAliveCountMax=3
         LogLevel=ERROR
         ConnectTimeout=10

@@ -120,9 +120,10 @@ pub(super) fn run(command: &Command, carried: Option<&Carried>, mark: &str, grac
         seconds.ceil()
     );
     let fetch = carried.map(fetch).unwrap_or_default();
-    // One line, as from here on the listener reads what else comes.
+    // One line, as from here on the listener reads what else comes. Whoever asked may be gone once it has the end: that must not keep the
+    // directory from being removed.
     line(&format!(
-        "{listen}; {{ wait $c; r=$?; reap; kill -KILL $w; wait $w; }} 2>/dev/null; over end $r $x; {fetch}tidy; exit 0"
+        "{listen}; {{ wait $c; r=$?; reap; kill -KILL $w; wait $w; }} 2>/dev/null; trap '' HUP PIPE; over end $r $x; {fetch}tidy; exit 0"
     ));
     script
 }
@@ -164,6 +165,9 @@ fn start(command: &Command) -> String {
 
 /// Sends what the command wrote, if it ended well, after the mark on standard output: a line for each file, with its bytes after it.
 fn fetch(carried: &Carried) -> String {
+    if carried.outputs.is_empty() {
+        return String::new();
+    }
     let mut text = r#"send() { if [ -x "$1" ]; then i=x; else i=-; fi; hash "$1" && printf "F %s %s %s %s\n" "$h" "$(($(wc -c <"$1")))" $i "$1" && cat "$1"; }; bring() { [ -z "$(find "$1" -name "*$n*")" ] || printf "N\n"; find "$1" -type d -exec printf "D %s\n" {} ";"; find "$1" -type f | while IFS= read -r f; do send "$f"; done; }; if [ $r = 0 ]; then "#.to_owned();
     for path in &carried.outputs {
         let _ = write!(text, "bring {}; ", quoted_path(path));
@@ -218,7 +222,46 @@ mod tests {
         reap() { x=0; z=; q=2; for y in 1 2 3 4 5 6 7 8 9; do q=$((q-1)); for p in $(own); do p=${p#/proc/}; p=${p%/*}; case " $z " in *" $p "*) ;; *) z="$z $p"; x=$((x+1)); q=2; kill -KILL $p;; esac; done; [ $q -gt 0 ] || break; done; kill -KILL -$c && [ ! -e /proc/$$/environ ] && x=1; }
         exec 3<&0
         (KEY='hun'\''ter'"$n"'2'; export KEY; exec "$s" "$e" -u PATH -u LC_ALL -u PWD -u OLDPWD -u SHLVL -u _ "$k" 'X.Y=1' 'deploy' 'a'"$n"'b' </dev/null 3<&-) & c=$!
-        (exec >/dev/null 2>&1; while IFS= read -r w; do case $w in T) stop TERM;; K) stop KILL;; esac; done; stop TERM; sleep 0.3 || sleep 1; stop KILL; tidy) <&3 & w=$!; { wait $c; r=$?; reap; kill -KILL $w; wait $w; } 2>/dev/null; over end $r $x; tidy; exit 0
+        (exec >/dev/null 2>&1; while IFS= read -r w; do case $w in T) stop TERM;; K) stop KILL;; esac; done; stop TERM; sleep 0.3 || sleep 1; stop KILL; tidy) <&3 & w=$!; { wait $c; r=$?; reap; kill -KILL $w; wait $w; } 2>/dev/null; trap '' HUP PIPE; over end $r $x; tidy; exit 0
         "#);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "what the shell does with the text is what is tested")]
+    fn the_directory_goes_even_if_nobody_listens_any_more() {
+        use std::{
+            io::{BufRead as _, Write as _},
+            process::Stdio,
+        };
+
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        let mark = super::super::mark::new_mark().unwrap();
+        let out = dir.path().join("out").display().to_string();
+        let command = Command::new("/bin/sh", "/").args(["-c", &format!("pwd >'{out}'")]);
+        for outputs in [Vec::new(), vec!["made".to_owned()]] {
+            let carried = Carried { dirs: outputs.iter().cloned().collect(), outputs, ..Carried::default() };
+            let (_, boot) = BOOT.split_once(" -c '").unwrap();
+            let mut shell = std::process::Command::new("/bin/sh")
+                .args(["-c", boot.trim_end_matches('\'')])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut first = String::new();
+            std::io::BufReader::new(shell.stderr.take().unwrap()).read_line(&mut first).unwrap();
+            assert_eq!(first.trim_end(), READY);
+            drop(shell.stdout.take());
+            let text = preamble(&mark, root) + &run(&command, Some(&carried), "0-1.", SignedDuration::ZERO);
+            // The end of its input would be a wish to stop.
+            let mut input = shell.stdin.take().unwrap();
+            input.write_all(text.as_bytes()).unwrap();
+            shell.wait().unwrap();
+            drop(input);
+            let made = std::fs::read_to_string(&out).unwrap();
+            assert!(made.starts_with(root), "it ran in a directory of its own: {made}");
+            assert!(!Path::new(made.trim_end()).exists());
+        }
     }
 }
