@@ -18,15 +18,14 @@ use std::{
 };
 
 use flowline_core::{
-    clock::SystemClock,
     digest::Digest,
     error::chain,
     grant::{Authority, Grants},
     id::RunId,
-    store::{MemoryStore, SqliteStore, Store},
+    store::{LogStore, MemoryStore, Store},
 };
 use flowline_pipeline::{
-    Cancel, Draft, Registry, Runner,
+    Cancel, Draft, Registry, Runner, TokioClock,
     exec::LocalExecutor,
     plan::{Node, Plan, Planner, Sealed, StepId, StepKind},
     run::{Ended, OnFailure, Phase},
@@ -75,12 +74,12 @@ const USAGE: &str = "usage: run_graph FILE.json [--workers N] [--dir DIR] [--in-
 
 fn main() -> ExitCode {
     let result = arguments().and_then(|arguments| {
-        let planned = runtime()?.block_on(plan(&arguments))?;
-        // The walk has a thread of its own: one that has just computed for long is put off by schedulers, and every end of a process
-        // is to be answered at once.
-        let walked =
-            std::thread::scope(|scope| scope.spawn(|| runtime()?.block_on(walk(&arguments, planned))).join());
-        walked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        // Planning has a thread of its own, which then is gone: one that has just computed for long is put off by schedulers, and every end
+        // of a process is to be answered at once, by the only thread that there is.
+        let planned =
+            std::thread::scope(|scope| scope.spawn(|| runtime()?.block_on(plan(&arguments))).join());
+        let planned = planned.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        runtime()?.block_on(walk(&arguments, planned))
     });
     match result {
         Ok((line, code)) => {
@@ -97,14 +96,14 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_io().build()
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// What is to be run, and with what.
 struct Planned {
     registry: Arc<Registry>,
     authority: Authority,
-    clock: Arc<SystemClock>,
+    clock: Arc<TokioClock>,
     /// The process ends with the run, which gives the memory back faster than dropping what is in it.
     sealed: ManuallyDrop<Sealed<Plan>>,
     count: usize,
@@ -119,7 +118,7 @@ async fn plan(arguments: &Arguments) -> Result<Planned, Failure> {
         format!("{}:{}:{}: {error}", arguments.file.display(), error.line(), error.column())
     })?;
     drop(text);
-    let clock = Arc::new(SystemClock);
+    let clock = Arc::new(TokioClock);
     let noop = Function::<(), ()>::new("noop", 1)?;
     let mut registry = Registry::new();
     steps::register(&mut registry, Arc::new(LocalExecutor::new(Arc::clone(&clock) as _)))?;
@@ -178,7 +177,7 @@ async fn walk(arguments: &Arguments, planned: Planned) -> Result<(String, ExitCo
     let (report, skipped) = match &arguments.dir {
         Some(dir) => {
             let _alone = alone_in(dir)?;
-            let runner = runner(Arc::new(SqliteStore::open(dir)?));
+            let runner = runner(Arc::new(LogStore::open(dir)?));
             let skipped = runner.state(&id).await?.done();
             (runner.run(&id, &sealed, &cancel).await?, skipped)
         }

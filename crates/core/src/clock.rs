@@ -28,8 +28,8 @@ pub trait Clock: Debug + Send + Sync {
     }
 }
 
-/// The host's clock. Its sleep parks a helper thread for each waiter, so that it needs no runtime; a driver that runs on one (such as
-/// `flowline-pipeline` on tokio) brings its own.
+/// The host's clock. Its sleep parks a helper thread for each waiter, so that it needs no runtime; whoever runs on tokio takes
+/// `flowline_pipeline::TokioClock`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

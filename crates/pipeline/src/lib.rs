@@ -54,6 +54,7 @@
 
 mod cancel;
 pub mod ci;
+mod clock;
 pub mod exec;
 pub mod pipeline;
 pub mod plan;
@@ -65,6 +66,7 @@ pub mod steps;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+pub use clock::TokioClock;
 pub use pipeline::{Output, Pipeline};
 pub use plan::{Draft, Plan, Sealed};
 pub use run::{Cancel, Runner};

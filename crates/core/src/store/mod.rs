@@ -1,19 +1,22 @@
 //! Where state lives: documents that change and streams of events that only grow, written together or not at all.
 //!
-//! [`Store`] is the contract; [`MemoryStore`] keeps everything in the process, `SqliteStore` (feature `sqlite`) in a file that several
-//! processes use at once. Both pass `testkit::store`.
+//! [`Store`] is the contract; [`MemoryStore`] keeps everything in the process, [`LogStore`] in a file that only grows, for one process at a
+//! time, `SqliteStore` (feature `sqlite`) in one that several processes use at once. All pass `testkit::store`.
 
 mod batch;
 mod error;
-#[cfg(feature = "sqlite")]
 mod export;
+mod flush;
+mod log;
 mod memory;
+mod place;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod waiters;
 
 pub use batch::{Batch, Committed, Durability, Fence};
 pub use error::StoreError;
+pub use log::LogStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Snapshot, SqliteOptions, SqliteStore};

@@ -1,11 +1,12 @@
 //! Commands as processes of this host, each in a process group of its own.
 //!
 //! The order of things when a command ends: its own end is awaited, then what it left behind is killed (by its process group and by the
-//! mark that it carries), then the pipes are read to their end. So a process that forked away and holds the outputs open can't keep the run
+//! mark that it carries), then what is in the pipes is read. So a process that forked away and holds the outputs open can't keep the run
 //! waiting, and one that closed them early is still awaited.
 
 use std::{
     fs::File,
+    os::fd::{AsFd, OwnedFd},
     process::Stdio,
     sync::{Arc, OnceLock},
 };
@@ -16,10 +17,13 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Either, select},
 };
-use rustix::process::{Pid, Signal};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::Child,
+    process::{Child, ChildStderr, ChildStdout},
 };
 
 use super::{
@@ -29,6 +33,8 @@ use super::{
 };
 use crate::cancel::Cancel;
 
+/// Most commands print little; one that fills this buffer gets a larger one.
+const FIRST: usize = 2 * 1024;
 /// So often it is looked, during the grace, whether a dropped command and all that it started are gone.
 const LOOKS: i32 = 20;
 
@@ -83,12 +89,12 @@ impl Executor for LocalExecutor {
         }
         command.prepare()?;
         let mark = new_mark();
-        let mut child = start(command, &mark)?;
+        let Started { mut child, out, err, writers } = start(command, &mark)?;
         let mut group = Group::of(&child, &mark, Arc::clone(&self.clock), self.grace);
         let lost =
             |source: std::io::Error| ExecError::Lost { program: command.shown(), source: source.into() };
         let mut output = Output::new(command, lines);
-        let (mut out, mut err) = (Pipe::new(child.stdout.take()), Pipe::new(child.stderr.take()));
+        let (mut out, mut err) = (Pipe::new(Some(out)), Pipe::new(Some(err)));
         let mut stop: BoxFuture<'_, Option<Stop>> = wish(command, cancel, &self.clock);
         let (mut asked, mut killed) = (None, false);
         let status = loop {
@@ -122,11 +128,15 @@ impl Executor for LocalExecutor {
                 }
             }
         };
-        // The command itself is gone. Whoever it left behind goes too; then nobody holds the pipes open, but a process that could not be
-        // found: it is not waited for.
+        // The command itself is gone, and what it wrote is in the pipes. Whoever it left behind goes, too.
         let strays = group.end();
+        drop(writers);
+        out.rest(Stream::Out, &mut output).map_err(lost)?;
+        err.rest(Stream::Err, &mut output).map_err(lost)?;
+        // They may have written until they were gone. Nobody else is waited for: a command that is just being started holds all pipes until
+        // it has come through `exec`, and a process that could not be found may hold them for ever.
         let mut patience = self.clock.sleep(self.grace);
-        while out.is_open() || err.is_open() {
+        while strays > 0 && (out.is_open() || err.is_open()) {
             let Some((stream, read)) = before(read_either(&mut out, &mut err), &mut patience).await else {
                 break;
             };
@@ -185,8 +195,26 @@ fn ending(status: std::process::ExitStatus) -> Ending {
     }
 }
 
+/// A process with its outputs.
+struct Started {
+    child: Child,
+    out: ChildStdout,
+    err: ChildStderr,
+    /// Holds the ends into which the process writes. As long as this process has them, too, the outputs don't end with the command, so
+    /// that its end wakes us once and not three times.
+    writers: tokio::process::Command,
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the adapter that the ban points to")]
-fn start(command: &Command, mark: &str) -> Result<Child, ExecError> {
+fn start(command: &Command, mark: &str) -> Result<Started, ExecError> {
+    let failed = |kind, source: std::io::Error| ExecError::Start {
+        program: command.shown(),
+        kind,
+        source: source.into(),
+    };
+    let no_pipe = |source| failed(ErrorKind::Unavailable, source);
+    let (out, out_writer) = std::io::pipe().map_err(no_pipe)?;
+    let (err, err_writer) = std::io::pipe().map_err(no_pipe)?;
     let mut process = tokio::process::Command::new(&command.program);
     process
         .args(&command.args)
@@ -196,10 +224,10 @@ fn start(command: &Command, mark: &str) -> Result<Child, ExecError> {
         .env(MARK, mark)
         .current_dir(&command.dir)
         .stdin(nothing())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(out_writer)
+        .stderr(err_writer)
         .process_group(0);
-    process.spawn().map_err(|source| {
+    let spawned = process.spawn().map_err(|source| {
         let program = command.shown();
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound if !command.dir.is_dir() => {
@@ -217,8 +245,11 @@ fn start(command: &Command, mark: &str) -> Result<Child, ExecError> {
             std::io::ErrorKind::ArgumentListTooLong | std::io::ErrorKind::InvalidInput => ErrorKind::Invalid,
             _ => ErrorKind::Unavailable,
         };
-        ExecError::Start { program, kind, source: source.into() }
-    })
+        failed(kind, source)
+    });
+    let out = ChildStdout::from_std(OwnedFd::from(out).into()).map_err(no_pipe)?;
+    let err = ChildStderr::from_std(OwnedFd::from(err).into()).map_err(no_pipe)?;
+    Ok(Started { child: spawned?, out, err, writers: process })
 }
 
 /// An empty standard input. The device is opened once: commands often live no longer than opening it takes.
@@ -301,8 +332,6 @@ impl<R: AsyncRead + Unpin + Send> Pipe<R> {
 
     /// Reads more into the buffer; never returns once the pipe is at its end.
     async fn read(&mut self) -> std::io::Result<usize> {
-        // Most commands print little; one that fills the small buffer gets the large one.
-        const FIRST: usize = 2 * 1024;
         const CHUNK: usize = 32 * 1024;
         match &mut self.reader {
             Some(reader) => {
@@ -329,6 +358,24 @@ impl<R: AsyncRead + Unpin + Send> Pipe<R> {
             Some(bytes) => output.take(stream, bytes),
             None => output.end(stream),
         }
+    }
+
+    /// Passes on what there is without waiting: all of it if nobody writes any more, else about as much as a pipe holds.
+    fn rest(&mut self, stream: Stream, output: &mut Output<'_>) -> std::io::Result<()>
+    where
+        R: AsFd,
+    {
+        for _ in 0..64 {
+            let Some(reader) = &self.reader else { break };
+            self.buffer.resize(FIRST, 0);
+            match rustix::io::read(reader, &mut self.buffer[..]) {
+                Ok(read) => self.take(read, stream, output),
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Nothing more is waited for.

@@ -156,6 +156,27 @@ async fn each_fault_breaks_the_promise_that_it_should() {
     futures_util::future::join_all(checks).await;
 }
 
+/// On a clock that stands still, where any waiting would be for ever.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_means_to_outlive_the_command_is_not_waited_for_and_all_output_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "env -u {MARK} setsid sh -c 'echo $$ >pid; exec sleep 300' & until [ -s pid ]; do sleep 0.01; done; echo up; seq 2000; echo down >&2"
+    );
+    let command = Command::new("/bin/sh", dir.path()).args(["-c", &text]).env("PATH", "/usr/bin:/bin");
+    let executor = LocalExecutor::new(Arc::new(flowline_core::clock::ManualClock::default()));
+    let mut lines = Vec::new();
+    let exited =
+        executor.run(&command, &mut |line: Line| lines.push(line.bytes), &Cancel::new()).await.unwrap();
+    let numbers: String = (1..=2_000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(String::from_utf8(exited.stdout).unwrap(), format!("up\n{numbers}"));
+    assert!(lines.contains(&b"down".to_vec()) && exited.strays == 0, "{}", exited.strays);
+    let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
 /// The most memory that this process ever used, in kilobytes.
 fn most_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

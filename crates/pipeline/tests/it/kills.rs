@@ -429,7 +429,8 @@ mod for_real {
             move |n: u64, context: Context| {
                 use std::io::Write as _;
                 let mut file = std::fs::File::options().create(true).append(true).open(&file).unwrap();
-                writeln!(file, "{}", context.step()).unwrap();
+                // One write: a kill must not leave half a line.
+                file.write_all(format!("{}\n", context.step()).as_bytes()).unwrap();
                 // Not `println!`, which a test harness keeps back.
                 std::io::stdout().write_all(format!("did {}\n", context.step()).as_bytes()).unwrap();
                 std::future::ready(Ok(n + 1))
@@ -476,11 +477,12 @@ mod for_real {
     async fn a_process_killed_for_real_leaves_a_run_that_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         for moment in [1, 5, 3, 8] {
+            let complaints = folder.path().join("complaints");
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args(["kills::for_real::the_process_that_is_killed", "--exact", "--nocapture"])
                 .env(FOLDER, folder.path())
                 .stdout(Stdio::piped())
-                .stderr(Stdio::null())
+                .stderr(std::fs::File::create(&complaints).unwrap())
                 .spawn()
                 .unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -488,7 +490,8 @@ mod for_real {
             let seen = did.take(moment).count();
             child.kill().unwrap();
             child.wait().unwrap();
-            assert_eq!(seen, moment, "it was killed in the middle");
+            let complaints = std::fs::read_to_string(complaints).unwrap();
+            assert_eq!(seen, moment, "it was killed in the middle, but: {complaints}");
         }
         assert_eq!(walk(folder.path()).await, Ended::Succeeded);
         let text = std::fs::read_to_string(folder.path().join("effects")).unwrap();

@@ -11,12 +11,10 @@
 mod problem;
 mod schema;
 mod snapshot;
-mod sync;
 mod watch;
 mod write;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,10 +24,10 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub use self::snapshot::Snapshot;
-use self::{problem::Place, sync::Flusher, watch::Watch};
+use self::watch::Watch;
 use super::{
     Batch, Committed, Document, Durability, EventQuery, Position, Store, StoreCapabilities, StoreError,
-    waiters::Waiters,
+    flush::Flusher, place::Place, waiters::Waiters,
 };
 use crate::{event::Recorded, id::Key};
 
@@ -101,7 +99,7 @@ impl SqliteStore {
     /// As [`open`](Self::open).
     pub fn open_with(folder: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let place = Place::new(folder.as_ref());
-        make_folder(&place)?;
+        place.make()?;
         let writer = schema::open(&place, &options)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -239,18 +237,6 @@ impl Store for SqliteStore {
         };
         self.shared.waiters.wait(after, head).await
     }
-}
-
-/// Makes the folder, durably: a synced commit is no use in a folder that a power cut takes away.
-fn make_folder(place: &Place) -> Result<(), StoreError> {
-    if place.folder.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(&place.folder).map_err(|error| place.io_problem("open", error))?;
-    if let Some(parent) = place.folder.parent() {
-        sync::flush_folder(parent).map_err(|error| place.io_problem("open", error))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,32 +1,19 @@
 //! What SQLite's and the file system's errors mean, and what to do about each.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use rusqlite::{Error, ErrorCode, ffi};
 
 use super::{schema::RowError, snapshot};
-use crate::{error::BoxError, store::StoreError};
-
-/// Where a store is.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) folder: PathBuf,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.folder.display().fmt(f)
-    }
-}
+use crate::{
+    error::BoxError,
+    store::{
+        StoreError,
+        place::{FAILING, FULL, Place, UNWRITABLE},
+    },
+};
 
 impl Place {
-    pub(super) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
-    }
-
     pub(super) fn file(&self) -> PathBuf {
         self.folder.join("flowline.db")
     }
@@ -90,34 +77,6 @@ impl Place {
         }
     }
 
-    /// The same for an error of the file system.
-    pub(super) fn io_problem(&self, doing: &'static str, error: std::io::Error) -> StoreError {
-        use std::io::ErrorKind as Io;
-        let help = match error.kind() {
-            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => FULL,
-            Io::PermissionDenied | Io::ReadOnlyFilesystem | Io::NotADirectory | Io::AlreadyExists => {
-                UNWRITABLE
-            }
-            _ => FAILING,
-        };
-        StoreError::Unavailable {
-            doing,
-            place: self.to_string(),
-            help: help.to_owned(),
-            source: error.into(),
-        }
-    }
-
-    /// A flush that the disk did not confirm.
-    pub(super) fn flush_problem(&self, message: String) -> StoreError {
-        StoreError::Unavailable {
-            doing: "sync",
-            place: self.to_string(),
-            help: "the disk did not confirm what was written; check it, then open the store again".to_owned(),
-            source: message.into(),
-        }
-    }
-
     /// Damage, with the way to recover from the newest snapshot that there is.
     pub(super) fn corrupt(&self, source: BoxError) -> StoreError {
         let snapshots = self.snapshots();
@@ -136,8 +95,3 @@ impl Place {
         StoreError::Corrupt { place: self.to_string(), help, source }
     }
 }
-
-const FULL: &str = "the disk is full; free some space and try again, nothing was written";
-const UNWRITABLE: &str =
-    "the folder or a file in it cannot be made or written; check its permissions, or choose another folder";
-const FAILING: &str = "the disk reports an error; check it and try again";

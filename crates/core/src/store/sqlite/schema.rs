@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, config::DbConfig};
 
-use super::{SqliteOptions, problem::Place};
+use super::SqliteOptions;
 use crate::{
     error::BoxError,
     event::Recorded,
     id::{Key, StreamId},
-    store::{Document, Position, Revision, StoreError},
+    store::{Document, Position, Revision, StoreError, place::Place},
 };
 
 /// `flow` in ASCII; marks the file as ours.

@@ -14,15 +14,15 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::{
     SqliteStore,
-    problem::Place,
     schema::{self, RowError, document_checksum, event_checksum},
-    sync::flush_folder,
 };
 use crate::{
     digest::Digest,
     store::{
         Position, StoreError,
         export::{self, Exporter, Line},
+        flush::flush_folder,
+        place::Place,
     },
 };
 

@@ -6,12 +6,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     Shared,
-    problem::Place,
     schema::{self, RowError, document_checksum, event_checksum},
 };
 use crate::{
     id::Key,
-    store::{Batch, Committed, Durability, Fence, Revision, StoreError},
+    store::{Batch, Committed, Durability, Fence, Revision, StoreError, place::Place},
 };
 
 impl Shared {
@@ -22,7 +21,7 @@ impl Shared {
         let connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = Transaction::begin(&connection).map_err(failed)?;
         if batch.durability == Durability::Synced {
-            self.flusher.reserve();
+            self.flusher.reserve(schema::LOG.unsigned_abs());
         }
         // Dropping the transaction rolls it back.
         batch.check(

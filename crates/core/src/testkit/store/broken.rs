@@ -276,6 +276,55 @@ fn memory_answers_like_the_model() {
     compare_with_model("memory", |_| Arc::new(MemoryStore::new()));
 }
 
+mod log {
+    use std::{path::Path, process::Command};
+
+    use super::*;
+    use crate::store::LogStore;
+
+    fn open(folder: &Path) -> LogStore {
+        LogStore::open(folder).unwrap()
+    }
+
+    #[test]
+    fn the_log_keeps_the_contract() {
+        let folder = tempfile::tempdir().unwrap();
+        let number = AtomicU64::new(0);
+        for seed in [SEED, 1, 2] {
+            let next = || open(&folder.path().join(number.fetch_add(1, Ordering::Relaxed).to_string()));
+            check_seeded("log", seed, next).assert();
+        }
+    }
+
+    #[test]
+    fn the_log_answers_like_the_model() {
+        let folder = tempfile::tempdir().unwrap();
+        compare_with_model("log", |seed| Arc::new(open(&folder.path().join(seed.to_string()))));
+    }
+
+    #[test]
+    fn the_log_survives_sigkill() {
+        let folder = tempfile::tempdir().unwrap();
+        let report =
+            check_processes("log", folder.path(), open, || again("testkit::store::broken::log::a_child"));
+        report.assert();
+        assert_eq!((report.passed.len(), report.skipped.len()), (1, 2));
+    }
+
+    /// The part of a child of the test above.
+    #[test]
+    fn a_child() {
+        child(open);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "starts this test program again")]
+    pub(super) fn again(test: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([test, "--exact", "--nocapture"]);
+        command
+    }
+}
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use std::{path::Path, process::Command};
@@ -341,10 +390,7 @@ mod sqlite {
         child(|_| Broken::new(Flaw::ClaimsTooMuch));
     }
 
-    #[expect(clippy::disallowed_methods, reason = "starts this test program again")]
     fn again(test: &str) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([&format!("testkit::store::broken::sqlite::{test}"), "--exact", "--nocapture"]);
-        command
+        log::again(&format!("testkit::store::broken::sqlite::{test}"))
     }
 }

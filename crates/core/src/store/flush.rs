@@ -7,14 +7,12 @@
 use std::{
     fs::File,
     future::poll_fn,
-    io::{self, Read, Seek},
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     thread,
 };
-
-use super::schema::LOG;
 
 #[derive(Debug)]
 pub(super) struct Flusher {
@@ -22,6 +20,7 @@ pub(super) struct Flusher {
     state: Mutex<State>,
     /// Opened with the first flush. The log's file stays the same one as long as the store is open.
     file: Mutex<Option<File>>,
+    #[cfg(feature = "sqlite")]
     reserved: Mutex<bool>,
 }
 
@@ -40,7 +39,13 @@ struct State {
 
 impl Flusher {
     pub(super) fn new(log: PathBuf) -> Self {
-        Self { log, state: Mutex::default(), file: Mutex::default(), reserved: Mutex::default() }
+        Self {
+            log,
+            state: Mutex::default(),
+            file: Mutex::default(),
+            #[cfg(feature = "sqlite")]
+            reserved: Mutex::default(),
+        }
     }
 
     /// Returns once all that was committed before the call is on the disk. Dropping the future leaves others unharmed.
@@ -57,15 +62,16 @@ impl Flusher {
         poll_fn(|context| self.poll(ticket, &mut patience, context)).await
     }
 
-    /// Fills the log's file up with zeros, once: flushing what overwrites a file is half as dear as flushing what makes it longer.
+    /// Fills the log's file up to `length` with zeros, once: flushing what overwrites a file is half as dear as flushing what makes it longer.
     ///
     /// Call it while holding SQLite's write lock, under which nobody else writes to the log. SQLite takes zeros for the end of the log.
-    pub(super) fn reserve(&self) {
+    #[cfg(feature = "sqlite")]
+    pub(super) fn reserve(&self, length: u64) {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         if !*reserved {
             *reserved = true;
             // A disk without that much room has none to reserve; the commit itself will say whether it is full.
-            let _saved_time = fill(&self.log, LOG.unsigned_abs());
+            let _saved_time = fill(&self.log, length);
         }
     }
 
@@ -115,6 +121,7 @@ impl Flusher {
     }
 
     /// The same, at once and alone, on the caller's thread.
+    #[cfg(feature = "sqlite")]
     pub(super) fn flush_now(&self) -> Result<(), String> {
         self.flush_file().map_err(|error| {
             let message = error.to_string();
@@ -150,7 +157,10 @@ impl Flusher {
     }
 }
 
+#[cfg(feature = "sqlite")]
 fn fill(log: &Path, length: u64) -> io::Result<()> {
+    use std::io::{Read as _, Seek as _};
+
     let mut file = File::options().write(true).open(log)?;
     let end = file.seek(io::SeekFrom::End(0))?;
     let missing = length.saturating_sub(end);
