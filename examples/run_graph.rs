@@ -7,11 +7,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{File, TryLockError},
     io::Write,
     mem::ManuallyDrop,
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Instant,
@@ -176,7 +175,7 @@ async fn walk(arguments: &Arguments, planned: Planned) -> Result<(String, ExitCo
     let walking = now();
     let (report, skipped) = match &arguments.dir {
         Some(dir) => {
-            let _alone = alone_in(dir)?;
+            // For this process alone, however it ends: what lets a new one take over at once from a dead one, under the same holder.
             let runner = runner(Arc::new(LogStore::open(dir)?));
             let skipped = runner.state(&id).await?.done();
             (runner.run(&id, &sealed, &cancel).await?, skipped)
@@ -206,24 +205,6 @@ async fn walk(arguments: &Arguments, planned: Planned) -> Result<(String, ExitCo
             let _printed = writeln!(stderr, "run_graph: {other:?}");
             Ok((line, ExitCode::FAILURE))
         }
-    }
-}
-
-/// The folder for this process alone, as long as the file is open: the lock ends with the process, however that ends. It is what lets a
-/// new process take over at once from a dead one, under the same holder.
-fn alone_in(dir: &Path) -> Result<File, Failure> {
-    let path = dir.join("run_graph.lock");
-    let failed = |error: std::io::Error| format!("cannot open {}: {error}", path.display());
-    std::fs::create_dir_all(dir).map_err(failed)?;
-    let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let problem =
-                format!("another run_graph works in {}; wait for it, or take another folder", dir.display());
-            Err(problem.into())
-        }
-        Err(TryLockError::Error(error)) => Err(format!("cannot lock {}: {error}", path.display()).into()),
     }
 }
 

@@ -117,6 +117,30 @@ fn killed_it_goes_on_where_it_was_and_finished_steps_are_not_run_again() {
 }
 
 #[test]
+fn cut_anywhere_its_log_is_gone_on_with_and_damaged_it_says_how_to_recover() {
+    let case = Case::new("");
+    let steps: Vec<_> = (0..6).map(|number| json!({ "id": format!("s{number}") })).collect();
+    fs::write(case.path("graph.json"), json!({ "steps": steps }).to_string()).unwrap();
+    assert_eq!(case.run().0, Some(0));
+    let log = case.path("state/flowline.log");
+    let whole = fs::read(&log).unwrap();
+    for part in 0..12 {
+        let cut = whole.len() * part / 12;
+        fs::write(&log, &whole[..cut]).unwrap();
+        let (code, last, said) = case.run();
+        let done = last["ran"].as_u64().unwrap_or_default() + last["skipped"].as_u64().unwrap_or_default();
+        assert_eq!((code, done), (Some(0), 6), "cut at {cut}: {said}");
+    }
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    fs::write(&log, damaged).unwrap();
+    let (code, _, said) = case.run();
+    assert_eq!(code, Some(2));
+    assert!(said.contains("flowline.log is damaged") && said.contains("LogStore::restore"), "{said}");
+    assert!(said.contains(": line "), "{said}");
+}
+
+#[test]
 fn asked_to_stop_it_leaves_no_process_and_another_one_in_its_folder_is_refused() {
     let case = Case::new("");
     let up = case.path("up");
@@ -129,7 +153,7 @@ fn asked_to_stop_it_leaves_no_process_and_another_one_in_its_folder_is_refused()
     until("the step", || !lines(&up).is_empty());
     let (code, _, said) = case.run();
     assert_eq!(code, Some(2));
-    assert!(said.contains("another run_graph works in"), "{said}");
+    assert!(said.contains("has it open, and a log is for one at a time"), "{said}");
     let pid = i32::try_from(child.id()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
     let output = child.wait_with_output().unwrap();
