@@ -198,7 +198,7 @@ impl Walk<'_> {
     }
 
     /// Why the step at `at` may not be started again by itself: as often as it may, it was started by processes of which none told its end.
-    /// Whoever resumes the run after that failure was recorded gives it one more attempt.
+    /// Whoever resumes a run that was left as it was ([`OnFailure::Stop`](super::OnFailure::Stop)) gives it one more attempt.
     pub(super) fn spent(&self, at: usize) -> Option<StepError> {
         let place = self.table.at(at);
         let retry = place.node.node.policy.retry.as_ref()?;

@@ -55,14 +55,14 @@ impl Walk<'_> {
         let deadline = self.deadline();
         front.timers.extend(deadline.map(|at| Reverse((at, Alarm::Run))));
         if deadline.is_some_and(|at| at <= self.now()) {
-            self.wind_down(&mut front, &mut ears, Cause::TimedOut);
+            self.wind_down(&mut front, &mut ears, Cause::TimedOut)?;
         }
         let mut turns = 0_usize;
         loop {
             let wished = |ears: &Ears| ears.cancelled.is_some() && cancel.is_cancelled();
             // Before anything starts: a wish that was there from the beginning, or came while all slept.
             if wished(&ears) {
-                self.wind_down(&mut front, &mut ears, Cause::Cancelled);
+                self.wind_down(&mut front, &mut ears, Cause::Cancelled)?;
             }
             let more = self.turn(&mut front)?;
             turns += 1;
@@ -201,7 +201,7 @@ impl Walk<'_> {
                     front.again(&self.table, at);
                 }
             }
-            Event::Cancelled => self.wind_down(front, ears, Cause::Cancelled),
+            Event::Cancelled => self.wind_down(front, ears, Cause::Cancelled)?,
             // What did not stop by itself is dropped, which ends it; its effect is undone as one that was cut short.
             Event::GraceOver => {
                 ears.grace = None;
@@ -227,16 +227,18 @@ impl Walk<'_> {
     }
 
     /// Starts nothing more, and asks what runs to stop.
-    fn wind_down(&self, front: &mut Front, ears: &mut Ears, cause: Cause) {
+    fn wind_down(&self, front: &mut Front, ears: &mut Ears, cause: Cause) -> Result<(), RunError> {
         ears.cancelled = None;
         if self.table.all_done() {
-            return;
+            return Ok(());
         }
+        self.record_undo(front, &cause)?;
         front.halt(Stop::Cause(cause));
         front.timers.clear();
         front.cancel.cancel();
         let (clock, length) = (Arc::clone(&self.runner.clock), self.runner.grace);
         ears.grace = Some(async move { clock.sleep(length).await }.boxed());
+        Ok(())
     }
 
     /// What a written record leads to.
@@ -282,7 +284,7 @@ impl Walk<'_> {
             }
             match alarm {
                 Alarm::Again(at) => front.again(&self.table, at),
-                Alarm::Run => self.wind_down(front, ears, Cause::TimedOut),
+                Alarm::Run => self.wind_down(front, ears, Cause::TimedOut)?,
                 // It had its turn in time.
                 Alarm::Queue(at) if self.table.at(at).step.attempts > 0 => {}
                 Alarm::Queue(at) | Alarm::Total(at) => {

@@ -269,10 +269,15 @@ impl Front {
 
     /// Starts nothing more. The first reason counts, except that a person is asked only if nothing else stops the run.
     pub(super) fn halt(&mut self, stop: Stop) {
-        if !matches!(self.stop, Some(Stop::Cause(_))) {
+        if !self.is_stopped_for_a_cause() {
             self.stop = Some(stop);
         }
         self.parked.clear();
+    }
+
+    /// Whether it is known why what was done should be undone, or left.
+    pub(super) fn is_stopped_for_a_cause(&self) -> bool {
+        matches!(self.stop, Some(Stop::Cause(_)))
     }
 
     pub(super) fn needs_person(&mut self, id: &StepId, reason: String) {

@@ -243,18 +243,26 @@ impl Walk<'_> {
         let (attempt, started) = (attempt.unwrap_or(before), attempt.is_some());
         let fact = |step| StepFailed { step, attempt, error: text.clone(), again, started };
         self.record(front, at, fact, &which, Durability::Written, Then::Nothing)?;
+        // A step that stopped as it was asked to did not fail.
+        let cause = match delay {
+            Some(_) => None,
+            None if front.cancel.is_cancelled() => Some(Cause::Cancelled),
+            None => Some(Cause::Failed { step: id, error: text }),
+        };
+        // Written together: whoever goes on after a kill undoes the run, too, instead of trying the step once more.
+        if let Some(cause) = &cause {
+            self.record_undo(front, cause)?;
+        }
         // A lock that was lost must not keep the failure from being recorded.
         if let Some(held) = front.held.remove(&at) {
             self.release(front, held);
         }
-        match delay {
-            Some(delay) => {
-                let due = now.checked_add(delay).unwrap_or(Timestamp::MAX);
-                front.timers.push(Reverse((due, Alarm::Again(at))));
-            }
-            // A step that stopped as it was asked to did not fail.
-            None if front.cancel.is_cancelled() => front.halt(Stop::Cause(Cause::Cancelled)),
-            None => front.halt(Stop::Cause(Cause::Failed { step: id, error: text })),
+        if let Some(delay) = delay {
+            let due = now.checked_add(delay).unwrap_or(Timestamp::MAX);
+            front.timers.push(Reverse((due, Alarm::Again(at))));
+        }
+        if let Some(cause) = cause {
+            front.halt(Stop::Cause(cause));
         }
         Ok(())
     }

@@ -10,8 +10,9 @@ use flowline_core::{
 use serde_json::Value;
 
 use super::{
-    Cause, How, Phase, Progress, RunError,
+    Cause, How, OnFailure, Phase, Progress, RunError,
     attempt::{Task, attempt, millis},
+    front::Front,
     locks,
     record::{StepUndoFailed, StepUndone, UndoBegun},
     walk::Walk,
@@ -22,12 +23,18 @@ use crate::{
     step::{Context, StepError},
 };
 
+/// The record that undoing begins, with what tells it apart from the run's others.
+fn begun(cause: &Cause) -> (UndoBegun, &'static str) {
+    let which = if *cause == Cause::RolledBack { "rolled_back" } else { "undoing" };
+    (UndoBegun { cause: cause.clone() }, which)
+}
+
 impl Walk<'_> {
     /// Undoes everything that took effect or may have. A step that can't be undone does not keep the others from it.
     pub(super) async fn backward(&mut self, cause: &Cause) -> Result<(), RunError> {
         if self.table.undoing() != Some(cause) {
-            let which = if *cause == Cause::RolledBack { "rolled_back" } else { "undoing" };
-            self.write(&UndoBegun { cause: cause.clone() }, which, None, Durability::Synced).await?;
+            let (fact, which) = begun(cause);
+            self.write(&fact, which, None, Durability::Synced).await?;
             self.table.undo(cause.clone());
         }
         self.runner.reporter.report(&Progress::Undoing { reason: &cause.to_string() });
@@ -35,6 +42,16 @@ impl Walk<'_> {
             self.undo(at, output).await?;
         }
         Ok(())
+    }
+
+    /// Queues the record that undoing begins, if it will: [`backward`](Self::backward) comes once nothing runs any more, and if this process
+    /// does not live to see that, another one does.
+    pub(super) fn record_undo(&self, front: &mut Front, cause: &Cause) -> Result<(), RunError> {
+        if self.runner.on_failure == OnFailure::Stop || front.is_stopped_for_a_cause() {
+            return Ok(());
+        }
+        let (fact, which) = begun(cause);
+        self.record_run(front, &fact, which, Durability::Synced)
     }
 
     /// What is to be undone: first what was cut short or failed, the last of the plan first; then what was finished, the last first.

@@ -119,6 +119,21 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Queues the record of `fact` about the run, to which nothing leads.
+    pub(super) fn record_run<F: flowline_core::journal::Fact>(
+        &self,
+        front: &mut Front,
+        fact: &F,
+        which: &str,
+        durability: Durability,
+    ) -> Result<(), RunError> {
+        if let Some(journal) = &self.journal {
+            let event = journal.names.event(fact, which, None, self.now())?;
+            front.queue(&journal.names.stream, event, durability, Then::Nothing);
+        }
+        Ok(())
+    }
+
     /// Writes `fact` about `step`, or about the run, now.
     pub(super) async fn write<F: flowline_core::journal::Fact>(
         &mut self,

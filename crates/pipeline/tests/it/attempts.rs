@@ -2,13 +2,17 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use async_trait::async_trait;
 use flowline_core::{
     SignedDuration,
     clock::{Clock, ManualClock},
     error::ErrorKind,
+    event::Recorded,
+    id::Key,
+    store::{Batch, Committed, Document, EventQuery, Position, Store, StoreCapabilities, StoreError},
 };
 use flowline_pipeline::{
     Cancel,
@@ -19,7 +23,7 @@ use flowline_pipeline::{
 };
 
 use crate::{
-    run::{alone, memory, once, run_id, runner, step},
+    run::{alone, clock, memory, once, run_id, runner, step},
     world::{Kit, authority},
 };
 
@@ -85,6 +89,84 @@ async fn limits_end_an_attempt_that_hangs_or_is_silent() {
             panic!("{ended:?}")
         };
         assert!(error.contains("500 ms"), "{error}");
+    }
+}
+
+/// The process dies right after it has recorded that a step failed for good, also as it was asked to stop.
+#[tokio::test]
+async fn whoever_goes_on_after_a_failure_undoes_it_and_tries_nothing_again() {
+    for cancelled in [false, true] {
+        let (mut kit, store, clock) = (Kit::new(), memory(), clock());
+        let tries = Arc::new(AtomicUsize::new(0));
+        let (cancel, counted) = (Cancel::new(), Arc::clone(&tries));
+        let wish = cancel.clone();
+        let step = FnStep::idempotent(move |_: u64, context: Context| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if cancelled {
+                wish.cancel();
+            }
+            async move {
+                if cancelled {
+                    context.cancel().cancelled().await;
+                }
+                Err(StepError::failed("no"))
+            }
+        });
+        kit.registry.function(&kit.fails, step);
+        let sealed = kit.sealed(&alone(&kit.fails, Policy::default()), &clock).await;
+        let mortal: Arc<dyn Store> =
+            Arc::new(Mortal { store: Arc::clone(&store), dead: AtomicBool::new(false) });
+        runner(&kit, &mortal, &clock).run(&run_id(), &sealed, &cancel).await.unwrap_err();
+        let report = runner(&kit, &store, &clock).resume(&run_id(), &Cancel::new()).await.unwrap();
+        let Ended::Undone { cause, .. } = &report.ended else { panic!("{report:?}") };
+        assert_eq!(matches!(cause, Cause::Cancelled), cancelled, "{cause:?}");
+        assert_eq!(tries.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// A store whose process dies with the first batch that says that a step failed: the batch is written, and nobody learns it.
+#[derive(Debug)]
+struct Mortal {
+    store: Arc<dyn Store>,
+    dead: AtomicBool,
+}
+
+#[async_trait]
+impl Store for Mortal {
+    fn capabilities(&self) -> StoreCapabilities {
+        self.store.capabilities()
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        let fatal = batch.append.iter().any(|(_, event)| event.kind == "taskrun.failed");
+        let alive = !self.dead.fetch_or(fatal, Ordering::SeqCst);
+        let committed = if alive { Some(self.store.commit(batch).await?) } else { None };
+        match committed {
+            Some(committed) if !fatal => Ok(committed),
+            _ => {
+                Err(StoreError::Backend { doing: "live", place: "here".to_owned(), source: "it died".into() })
+            }
+        }
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Document>, StoreError> {
+        self.store.read(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<(Key, Document)>, StoreError> {
+        self.store.list(prefix).await
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Vec<Recorded>, StoreError> {
+        self.store.events(query).await
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.store.head().await
+    }
+
+    async fn changed(&self, after: Position) -> Result<Position, StoreError> {
+        self.store.changed(after).await
     }
 }
 

@@ -30,7 +30,7 @@ use flowline_pipeline::{
 
 use crate::world::{Kit, authority};
 
-fn clock() -> Arc<dyn Clock> {
+pub(crate) fn clock() -> Arc<dyn Clock> {
     Arc::new(ManualClock::default())
 }
 
