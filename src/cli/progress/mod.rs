@@ -154,7 +154,9 @@ impl Telling {
         fields["time"] = time.to_string().into();
         fields["event"] = event.into();
         if let Some(path) = &self.events {
-            writeln!(events_file(path)?, "{fields}").map_err(|source| unwritable(path, source))?;
+            // One write, so that whoever follows the file never reads half a line.
+            let line = format!("{fields}\n");
+            events_file(path)?.write_all(line.as_bytes()).map_err(|source| unwritable(path, source))?;
         } else if self.mode == Mode::Events {
             let _queued = writeln!(self.lines.clone(), "{fields}");
         }

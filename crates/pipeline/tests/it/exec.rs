@@ -169,7 +169,7 @@ async fn what_means_to_outlive_the_command_is_not_waited_for_and_all_output_is_t
     let mut lines = Vec::new();
     let exited =
         executor.run(&command, &mut |line: Line| lines.push(line.bytes), &Cancel::new()).await.unwrap();
-    let numbers: String = (1..=2_000).map(|number| format!("{number}\n")).collect();
+    let numbers: String = (1..=2_000).map(|number| number.to_string() + "\n").collect();
     assert_eq!(String::from_utf8(exited.stdout).unwrap(), format!("up\n{numbers}"));
     assert!(lines.contains(&b"down".to_vec()) && exited.strays == 0, "{}", exited.strays);
     let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
