@@ -10,6 +10,9 @@ mod flush;
 mod log;
 mod memory;
 mod place;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod small_disk;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod waiters;

@@ -21,6 +21,8 @@ use std::{
     ops::Bound,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -68,7 +70,7 @@ struct Shared {
     flusher: Flusher,
     waiters: Waiters,
     /// Held as long as the store is open.
-    _alone: File,
+    _alone: Alone,
 }
 
 #[derive(Debug)]
@@ -108,7 +110,7 @@ impl LogStore {
     /// Opens the store in `folder`, which is made if it is not there.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] if it is open already, in this process or another one; [`StoreError::Unavailable`] if the folder or file
+    /// [`StoreError::Busy`] if it is open already, in this process or another one, and is not closed within half a second; [`StoreError::Unavailable`] if the folder or file
     /// can't be made or written, or belongs to another program, another kind of store or a newer version; [`StoreError::Corrupt`] if the
     /// file is damaged, with the way to recover.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
@@ -119,7 +121,7 @@ impl LogStore {
                 "the folder holds a SQLite store; open it with `SqliteStore`, or choose another folder";
             return Err(unavailable(&place, help, "it has a file `flowline.db`".into()));
         }
-        let alone = alone(&place)?;
+        let alone = Alone::take(&place)?;
         let mut state = State::open(&place)?;
         if state.index.is_mostly_waste(state.end) {
             state.compact(&place)?;
@@ -128,7 +130,7 @@ impl LogStore {
         Ok(Self::of(place, state, alone))
     }
 
-    fn of(place: Place, state: State, alone: File) -> Self {
+    fn of(place: Place, state: State, alone: Alone) -> Self {
         Self {
             shared: Arc::new(Shared {
                 flusher: Flusher::new(log(&place)),
@@ -420,29 +422,53 @@ impl Index {
     }
 }
 
-/// Locks the folder for this process.
-fn alone(place: &Place) -> Result<File, StoreError> {
-    let failed = |error| place.io_problem("open", error);
-    let path = place.folder.join("flowline.lock");
-    let mut file = File::options().create(true).read(true).append(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Who it is only helps.
-            let _unknown = (&file).take(64).read_to_string(&mut holder);
-            let who = match holder.trim().parse::<u32>() {
-                Ok(process) if process == std::process::id() => "this process".to_owned(),
-                Ok(process) => format!("process {process}"),
-                Err(_) => "another process".to_owned(),
-            };
-            let source = format!("{who} has it open, and a log is for one at a time");
-            return Err(StoreError::Busy { place: place.to_string(), source: source.into() });
+/// The folder is this process's alone as long as this lives.
+#[derive(Debug)]
+struct Alone(File);
+
+impl Alone {
+    fn take(place: &Place) -> Result<Self, StoreError> {
+        /// A process that was killed may leave a child which holds the lock until it has come through `exec`: so often it is looked again.
+        const LOOKS: u32 = 100;
+        const PAUSE: Duration = Duration::from_millis(5);
+        let failed = |error| place.io_problem("open", error);
+        let path = place.folder.join("flowline.lock");
+        let mut file = File::options().create(true).read(true).append(true).open(path).map_err(failed)?;
+        let mut looks = 0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if looks < LOOKS => {
+                    looks += 1;
+                    thread::park_timeout(PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => return Err(busy(place, &file)),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
         }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        Ok(Self(file))
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-    Ok(file)
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // Closing the file would do, but for the children that are just being started and have it open, too.
+        let _closing_does = self.0.unlock();
+    }
+}
+
+fn busy(place: &Place, mut lock: &File) -> StoreError {
+    let mut holder = String::new();
+    // Who it is only helps.
+    let _unknown = lock.read_to_string(&mut holder);
+    let who = match holder.trim().parse::<u32>() {
+        Ok(process) if process == std::process::id() => "this process".to_owned(),
+        Ok(process) => format!("process {process}"),
+        Err(_) => "another process".to_owned(),
+    };
+    let source = format!("{who} has it open, and a log is for one at a time");
+    StoreError::Busy { place: place.to_string(), source: source.into() }
 }
 
 fn log(place: &Place) -> PathBuf {

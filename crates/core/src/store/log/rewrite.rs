@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    FOREIGN, LogStore, State, alone, changed,
+    Alone, FOREIGN, LogStore, State, changed,
     format::{self, HEADER, ReadError, Told, WriteError, Writer},
     log, unavailable,
 };
@@ -30,7 +30,7 @@ impl LogStore {
     pub fn restore(folder: impl AsRef<Path>) -> Result<Position, StoreError> {
         let place = Place::new(folder.as_ref());
         let failed = |error| place.io_problem("restore", error);
-        let _alone = alone(&place)?;
+        let _alone = Alone::take(&place)?;
         let mut events = 0;
         let mut file = File::open(log(&place)).map_err(failed)?;
         let count = |told| events += u64::from(matches!(told, Told::Event { .. }));
@@ -48,7 +48,9 @@ impl LogStore {
             file.rewind()?;
             io::copy(&mut file.take(whole), &mut copy)?;
             copy.sync_all()?;
-            fs::rename(log(&place), kept.join("flowline.log"))?;
+            // At no time is there no log, which the next one who opens it would take for an empty store.
+            let kept = kept.join("flowline.log");
+            fs::hard_link(log(&place), &kept).or_else(|_| fs::copy(log(&place), &kept).map(drop))?;
             fs::rename(part(&place), log(&place))?;
             flush_folder(&place.folder)
         };

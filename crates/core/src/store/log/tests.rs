@@ -121,6 +121,12 @@ async fn what_is_none_of_ours_is_refused() {
     insta::assert_snapshot!(refused(&with(b"2026")), @"cannot open the store at FOLDER: its file `flowline.log` is not one that this program can use; choose another folder: it does not begin like a log of flowline");
     let sqlite = tempfile::tempdir().unwrap();
     fs::write(sqlite.path().join("flowline.db"), "").unwrap();
+    #[cfg(feature = "sqlite")]
+    {
+        let log = with(HEADER.as_bytes());
+        let error = crate::store::SqliteStore::open(log.path()).unwrap_err();
+        assert!(error.to_string().contains("the folder holds a log; open it with `LogStore`"), "{error}");
+    }
     insta::assert_snapshot!(refused(&sqlite), @"cannot open the store at FOLDER: the folder holds a SQLite store; open it with `SqliteStore`, or choose another folder: it has a file `flowline.db`");
 }
 
@@ -156,6 +162,39 @@ async fn a_failed_write_leaves_nothing() {
     let store = LogStore::open(folder.path()).unwrap();
     store.commit(numbered(2)).await.unwrap();
     assert_eq!(seen(&store).await, (2, 2));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn on_a_full_disk_nothing_half_done_is_left_and_it_goes_on_once_there_is_room() {
+    use crate::store::small_disk::SmallDisk;
+
+    for size in [8, 40, 200] {
+        let Some(disk) = SmallDisk::of_kilobytes(size) else { return };
+        let store = LogStore::open(disk.path()).unwrap();
+        let mut written = 0;
+        let error = loop {
+            let batch = numbered(written + 1).put(key("large"), "x".repeat(3_000).into());
+            match store.commit(batch).await {
+                Ok(_) => written += 1,
+                Err(error) => break error,
+            }
+            assert!(written < 10_000, "{size} kB never filled up");
+        };
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", chain(&error));
+        assert!(error.to_string().contains("the disk is full"), "{error}");
+        assert_eq!(seen(&store).await, (written, written), "{size} kB");
+        disk.grow(size + 64);
+        written += 1;
+        store.commit(numbered(written).durably(Durability::Synced)).await.unwrap();
+        drop(store);
+        let store = LogStore::open(disk.path()).unwrap();
+        assert_eq!(seen(&store).await, (written, written), "{size} kB");
+        drop(store);
+        disk.protect();
+        let error = LogStore::open(disk.path()).unwrap_err();
+        assert!(error.to_string().contains("check its permissions, or choose another folder"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -100,6 +100,14 @@ impl SqliteStore {
     pub fn open_with(folder: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let place = Place::new(folder.as_ref());
         place.make()?;
+        if !place.file().exists() && place.folder.join("flowline.log").exists() {
+            return Err(StoreError::Unavailable {
+                doing: "open",
+                place: place.to_string(),
+                help: "the folder holds a log; open it with `LogStore`, import its export elsewhere, or choose another folder".to_owned(),
+                source: "it has a file `flowline.log`".into(),
+            });
+        }
         let writer = schema::open(&place, &options)?;
         Ok(Self {
             shared: Arc::new(Shared {

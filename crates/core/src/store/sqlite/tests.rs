@@ -1,6 +1,8 @@
 use std::{fs, io::Cursor};
 
 use super::*;
+#[cfg(target_os = "linux")]
+use crate::store::small_disk::SmallDisk;
 use crate::{
     clock::{Clock, ManualClock},
     error::{ErrorKind, Kinded, chain},
@@ -278,55 +280,16 @@ async fn an_open_store_hears_of_other_writers() {
     }
 }
 
-/// A file system in memory of a given size; unmounted when dropped.
-#[cfg(target_os = "linux")]
-struct SmallDisk(tempfile::TempDir);
-
-#[cfg(target_os = "linux")]
-impl SmallDisk {
-    /// `None` where mounting is not permitted.
-    fn of_kilobytes(size: u32) -> Option<Self> {
-        let disk = Self(tempfile::tempdir().unwrap());
-        let mounted = disk.run("mount", &["-t", "tmpfs", "-o", &format!("size={size}k"), "tmpfs"]);
-        if !mounted {
-            eprintln!("skipped: mounting a small tmpfs is not permitted here");
-        }
-        mounted.then_some(disk)
-    }
-
-    fn protect(&self) {
-        assert!(self.run("mount", &["-o", "remount,ro"]));
-    }
-
-    fn grow(&self, kilobytes: u32) {
-        assert!(self.run("mount", &["-o", &format!("remount,size={kilobytes}k")]));
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a small disk is made by mounting one")]
-    fn run(&self, program: &str, arguments: &[&str]) -> bool {
-        let mut command = std::process::Command::new(program);
-        let command = command.args(arguments).arg(self.0.path()).stderr(std::process::Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        self.run("umount", &[]);
-    }
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_full_disk_is_unavailable_and_nothing_half_done_is_left() {
     for size in [0, 8, 40, 64, 100, 200, 400, 1_000] {
         let Some(disk) = SmallDisk::of_kilobytes(size.max(4)) else { return };
         if size == 0 {
-            fs::write(disk.0.path().join("ballast"), [0; 4_096]).unwrap();
+            fs::write(disk.path().join("ballast"), [0; 4_096]).unwrap();
         }
         let mut written = 0;
-        let error = match SqliteStore::open(disk.0.path()) {
+        let error = match SqliteStore::open(disk.path()) {
             Err(error) => error,
             Ok(store) => loop {
                 let durability = if written % 3 == 0 { Durability::Synced } else { Durability::Written };
@@ -351,7 +314,7 @@ async fn a_full_disk_is_unavailable_and_nothing_half_done_is_left() {
             "{error}"
         );
         disk.grow(size + 10_000);
-        let store = SqliteStore::open(disk.0.path()).unwrap();
+        let store = SqliteStore::open(disk.path()).unwrap();
         let count = store.read(&key("count")).await.unwrap().and_then(|it| it.value.as_u64()).unwrap_or(0);
         assert_eq!((store.head().await.unwrap(), count), (Position(written), written), "{size} kB");
         store.commit(numbered(written + 1).durably(Durability::Synced)).await.unwrap();
@@ -363,12 +326,12 @@ async fn a_full_disk_is_unavailable_and_nothing_half_done_is_left() {
 #[tokio::test]
 async fn a_disk_that_is_read_only_is_unavailable() {
     let Some(disk) = SmallDisk::of_kilobytes(8_000) else { return };
-    let store = SqliteStore::open(disk.0.path()).unwrap();
+    let store = SqliteStore::open(disk.path()).unwrap();
     store.commit(numbered(1)).await.unwrap();
     drop(store);
     disk.protect();
-    let there = SqliteStore::open(disk.0.path()).unwrap_err();
-    let new = SqliteStore::open(disk.0.path().join("new")).unwrap_err();
+    let there = SqliteStore::open(disk.path()).unwrap_err();
+    let new = SqliteStore::open(disk.path().join("new")).unwrap_err();
     for error in [there, new] {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", chain(&error));
         assert!(error.to_string().contains("check its permissions, or choose another folder"), "{error}");
