@@ -14,7 +14,6 @@ use std::{
     fs::File,
     io::Write,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,7 +21,7 @@ use flowline_core::{
     Timestamp,
     event::Event,
     id::{EventId, Key, StreamId},
-    store::{Batch, Durability, EventQuery, MemoryStore, Position, SqliteStore, Store},
+    store::{Batch, Durability, EventQuery, LogStore, MemoryStore, Position, SqliteStore, Store},
     testkit::block_on,
 };
 
@@ -39,9 +38,18 @@ fn main() {
     println!("{:<52} {:>10} {:>10} {:>8}", "", "median", "p99", "ratio");
     synced_beside_bare(folder.path());
     grouped(folder.path());
-    written(folder.path());
-    read(folder.path());
-    memory();
+    for (name, store) in stores(&folder.path().join("written")) {
+        println!("{name}");
+        written(&*store);
+        read(&*store);
+    }
+}
+
+/// Each kind of store, with its name.
+fn stores(folder: &Path) -> [(&'static str, Box<dyn Store>); 3] {
+    let sqlite = SqliteStore::open(folder.join("sqlite")).expect("a store");
+    let log = LogStore::open(folder.join("log")).expect("a store");
+    [("SQLite", Box::new(sqlite)), ("log", Box::new(log)), ("memory", Box::new(MemoryStore::new()))]
 }
 
 fn synced_beside_bare(folder: &Path) {
@@ -98,9 +106,8 @@ fn grouped(folder: &Path) {
     );
 }
 
-fn written(folder: &Path) {
+fn written(store: &dyn Store) {
     const STEPS: usize = 16;
-    let store = SqliteStore::open(folder.join("written")).expect("a store");
     let mut one: Vec<_> = (0..10 * ROUNDS)
         .map(|round| {
             let batch = Batch::new().append(stream(0), event(0, round));
@@ -108,7 +115,7 @@ fn written(folder: &Path) {
         })
         .collect();
     let total: Duration = one.iter().sum();
-    line("Written commit of one event", &mut one, None);
+    line("  Written commit of one event", &mut one, None);
     println!("    {:.0} commits/s", (10 * ROUNDS) as f64 / total.as_secs_f64());
     let mut two: Vec<_> = (0..10 * ROUNDS)
         .map(|round| {
@@ -117,7 +124,7 @@ fn written(folder: &Path) {
         })
         .collect();
     let total: Duration = two.iter().sum();
-    line("Written commit of a step's two events", &mut two, None);
+    line("  Written commit of a step's two events", &mut two, None);
     println!("    {:.0} steps/s", (10 * ROUNDS) as f64 / total.as_secs_f64());
     let mut many: Vec<_> = (0..ROUNDS)
         .map(|round| {
@@ -129,7 +136,7 @@ fn written(folder: &Path) {
         })
         .collect();
     let total: Duration = many.iter().sum();
-    line("Written commit of 16 steps' two events each", &mut many, None);
+    line("  Written commit of 16 steps' two events each", &mut many, None);
     println!("    {:.0} steps/s", (ROUNDS * STEPS) as f64 / total.as_secs_f64());
     let mut document: Vec<_> = (0..ROUNDS)
         .map(|round| {
@@ -137,33 +144,21 @@ fn written(folder: &Path) {
             time(|| block_on(store.commit(batch)).expect("a commit"))
         })
         .collect();
-    line("Written commit of one document of 100", &mut document, None);
+    line("  Written commit of one document of 100", &mut document, None);
 }
 
-fn read(folder: &Path) {
-    let store = SqliteStore::open(folder.join("written")).expect("a store");
+fn read(store: &dyn Store) {
     let mut documents: Vec<_> = (0..ROUNDS)
         .map(|round| time(|| block_on(store.read(&key(round % 100))).expect("a document")))
         .collect();
-    line("read of one document of 100", &mut documents, None);
+    line("  read of one document of 100", &mut documents, None);
     let mut events: Vec<_> = (0..100)
         .map(|round| {
             let query = EventQuery::after(Position(round * 100)).at_most(1_000);
             time(|| block_on(store.events(query)).expect("events"))
         })
         .collect();
-    line("read of 1,000 events", &mut events, None);
-}
-
-fn memory() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let mut one: Vec<_> = (0..10 * ROUNDS)
-        .map(|round| {
-            let batch = Batch::new().append(stream(0), event(0, round));
-            time(|| block_on(store.commit(batch)).expect("a commit"))
-        })
-        .collect();
-    line("commit of one event, in memory", &mut one, None);
+    line("  read of 1,000 events", &mut events, None);
 }
 
 /// An event whose JSON has about [`BYTES`] bytes.

@@ -45,7 +45,7 @@ use crate::{
 /// The folder holds `flowline.log`, which people and `grep` can read, and `flowline.lock`. Where several processes work at once, take
 /// `SqliteStore` (feature `sqlite`); [`export`](Self::export) and its `import` are the way there.
 ///
-/// A commit is one write to the end of the file: it blocks its thread for some 5 µs, a `Synced` one for as long as the disk takes.
+/// A commit is one write to the end of the file: it blocks its thread for some 2 µs, a `Synced` one for as long as the disk takes.
 /// Documents and events stay in the file; the memory holds where each one is, about 100 bytes. What was overwritten is dropped from the
 /// file when it is opened, once it is most of it and more than 1 MB.
 ///
