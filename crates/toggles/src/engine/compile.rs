@@ -21,8 +21,8 @@ use super::{
 use crate::{
     hash::{Feed, Fnv1a, Murmur3},
     model::{
-        Bucketing, Condition, Fault, FaultCode, Flag, FlagCheck, Hash, Input, Operator, Outcome, PastEnd,
-        Reason, Rule, Segment, Split, Subject, Switch, Test, Texts, Truth, Warning,
+        Bucketing, Condition, Fault, FaultCode, Flag, FlagCheck, Hash, Input, MissingInput, Operator,
+        Outcome, PastEnd, Reason, Rule, Segment, Split, Subject, Switch, Test, Texts, Truth, Warning,
     },
     value::Name,
 };
@@ -246,11 +246,13 @@ impl Compiler<'_> {
         if let Some(index) = indexes.into_iter().find(|index| *index >= self.variants) {
             return self.variant(index);
         }
+        // Who asks only whether it is on is spared the hash where a context without input has a point, too; elsewhere that one is off.
+        let always = matches!(split.bucketing.missing, MissingInput::Random | MissingInput::Point(_));
         Then::Split(Box::new(SplitNode {
             bucket: self.bucket(split.bucketing),
             slices: split.slices.into(),
             past_end: split.past_end,
-            on: split.on,
+            on: split.on.filter(|_| always),
         }))
     }
 

@@ -215,7 +215,7 @@ pub struct Split {
     pub slices: Vec<Slice>,
     /// What happens to a point that none contains.
     pub past_end: PastEnd,
-    /// If all slices have the same on-state: it, so that whoever only asks for that need not hash.
+    /// If all slices have the same on-state: it, so that whoever only asks for that need not hash, unless the input may be missing.
     pub on: Option<bool>,
 }
 

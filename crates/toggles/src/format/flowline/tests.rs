@@ -395,3 +395,27 @@ fn circles_through_segments_are_told_with_the_way_round() {
     }
     assert!(refused.starts_with("flags.json:"), "{refused}");
 }
+
+/// A context without targeting key has no point in the split, so it gets no variant, whoever asks.
+#[test]
+fn whoever_has_no_key_is_off_however_it_is_asked() {
+    let text = r#"
+        [flags.colour]
+        variants = { red = "f00", blue = "00f" }
+        serve = { red = 1 }
+        state = { on = true }
+
+        [flags.page]
+        requires = ["colour"]
+        state = { on = true }
+    "#;
+    let ruleset = Ruleset::compile(read(text).unwrap().flag_set(&[]));
+    let fixed = Fixed::default();
+    for (context, on) in [(Context::anonymous(), false), (Context::new("user-1"), true)] {
+        for flag in ["colour", "page"] {
+            assert_eq!(ruleset.evaluate(flag, &context, &fixed).on, on, "{flag} {context:?}");
+            assert_eq!(ruleset.is_on(flag, &context, &fixed), on, "{flag} {context:?}");
+            assert_eq!(ruleset.explain(flag, &context, &fixed).0.on, on, "{flag} {context:?}");
+        }
+    }
+}
