@@ -11,6 +11,8 @@ mod log;
 mod memory;
 mod place;
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 #[cfg(target_os = "linux")]
 mod small_disk;
 #[cfg(feature = "sqlite")]

@@ -215,6 +215,9 @@ fn start(command: &Command, mark: &str) -> Result<Started, ExecError> {
     let no_pipe = |source| failed(ErrorKind::Unavailable, source);
     let (out, out_writer) = std::io::pipe().map_err(no_pipe)?;
     let (err, err_writer) = std::io::pipe().map_err(no_pipe)?;
+    // Before there is a process, which nobody would end if this failed.
+    let out = ChildStdout::from_std(OwnedFd::from(out).into()).map_err(no_pipe)?;
+    let err = ChildStderr::from_std(OwnedFd::from(err).into()).map_err(no_pipe)?;
     let mut process = tokio::process::Command::new(&command.program);
     process
         .args(&command.args)
@@ -227,7 +230,7 @@ fn start(command: &Command, mark: &str) -> Result<Started, ExecError> {
         .stdout(out_writer)
         .stderr(err_writer)
         .process_group(0);
-    let spawned = process.spawn().map_err(|source| {
+    let child = process.spawn().map_err(|source| {
         let program = command.shown();
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound if !command.dir.is_dir() => {
@@ -246,10 +249,8 @@ fn start(command: &Command, mark: &str) -> Result<Started, ExecError> {
             _ => ErrorKind::Unavailable,
         };
         failed(kind, source)
-    });
-    let out = ChildStdout::from_std(OwnedFd::from(out).into()).map_err(no_pipe)?;
-    let err = ChildStderr::from_std(OwnedFd::from(err).into()).map_err(no_pipe)?;
-    Ok(Started { child: spawned?, out, err, writers: process })
+    })?;
+    Ok(Started { child, out, err, writers: process })
 }
 
 /// An empty standard input. The device is opened once: commands often live no longer than opening it takes.

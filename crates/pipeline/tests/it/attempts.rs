@@ -2,22 +2,20 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
-use async_trait::async_trait;
 use flowline_core::{
     SignedDuration,
     clock::{Clock, ManualClock},
     error::ErrorKind,
-    event::Recorded,
-    id::Key,
-    store::{Batch, Committed, Document, EventQuery, Position, Store, StoreCapabilities, StoreError},
+    store::Store,
+    testkit::{Fault, FaultyStore, When},
 };
 use flowline_pipeline::{
     Cancel,
     plan::{ErrorClass, Limits, Policy, Retry},
-    run::{Cause, Ended, OnFailure},
+    run::{Cause, Ended, OnFailure, Phase},
     step::{Context, FnStep, Happened, StepError},
     testkit::{Trial, crash_matrix},
 };
@@ -92,81 +90,52 @@ async fn limits_end_an_attempt_that_hangs_or_is_silent() {
     }
 }
 
-/// The process dies right after it has recorded that a step failed for good, also as it was asked to stop.
+/// The process dies after any of its commits. Once a failure is recorded, also of a step that was asked to stop, the run is undone.
 #[tokio::test]
 async fn whoever_goes_on_after_a_failure_undoes_it_and_tries_nothing_again() {
     for cancelled in [false, true] {
-        let (mut kit, store, clock) = (Kit::new(), memory(), clock());
-        let tries = Arc::new(AtomicUsize::new(0));
-        let (cancel, counted) = (Cancel::new(), Arc::clone(&tries));
-        let wish = cancel.clone();
-        let step = FnStep::idempotent(move |_: u64, context: Context| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            if cancelled {
-                wish.cancel();
-            }
-            async move {
-                if cancelled {
-                    context.cancel().cancelled().await;
+        let (mut at, mut after_failure) = (1, 0);
+        loop {
+            let (mut kit, store, clock) = (Kit::new(), memory(), clock());
+            let tries = Arc::new(AtomicUsize::new(0));
+            let (cancel, counted) = (Cancel::new(), Arc::clone(&tries));
+            let wish = cancel.clone();
+            let code = FnStep::idempotent(move |_: u64, _| {
+                let stopped = counted.fetch_add(1, Ordering::SeqCst) == 0 && cancelled;
+                let wish = wish.clone();
+                async move {
+                    if stopped {
+                        wish.cancel();
+                        // The walk hears of it before this attempt ends.
+                        tokio::task::yield_now().await;
+                    }
+                    Err(StepError::failed("no"))
                 }
-                Err(StepError::failed("no"))
+            });
+            kit.registry.function(&kit.fails, code);
+            let sealed = kit.sealed(&alone(&kit.fails, Policy::default()), &clock).await;
+            let faulty = FaultyStore::new(Arc::clone(&store)).with(at, Fault::Crash(When::After));
+            let dies: Arc<dyn Store> = Arc::new(faulty.clone());
+            let (id, first) = (run_id(), runner(&kit, &dies, &clock));
+            if faulty.until_crash(first.run(&id, &sealed, &cancel)).await.is_some() {
+                break;
             }
-        });
-        kit.registry.function(&kit.fails, step);
-        let sealed = kit.sealed(&alone(&kit.fails, Policy::default()), &clock).await;
-        let mortal: Arc<dyn Store> =
-            Arc::new(Mortal { store: Arc::clone(&store), dead: AtomicBool::new(false) });
-        runner(&kit, &mortal, &clock).run(&run_id(), &sealed, &cancel).await.unwrap_err();
-        let report = runner(&kit, &store, &clock).resume(&run_id(), &Cancel::new()).await.unwrap();
-        let Ended::Undone { cause, .. } = &report.ended else { panic!("{report:?}") };
-        assert_eq!(matches!(cause, Cause::Cancelled), cancelled, "{cause:?}");
-        assert_eq!(tries.load(Ordering::SeqCst), 1);
-    }
-}
-
-/// A store whose process dies with the first batch that says that a step failed: the batch is written, and nobody learns it.
-#[derive(Debug)]
-struct Mortal {
-    store: Arc<dyn Store>,
-    dead: AtomicBool,
-}
-
-#[async_trait]
-impl Store for Mortal {
-    fn capabilities(&self) -> StoreCapabilities {
-        self.store.capabilities()
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
-        let fatal = batch.append.iter().any(|(_, event)| event.kind == "taskrun.failed");
-        let alive = !self.dead.fetch_or(fatal, Ordering::SeqCst);
-        let committed = if alive { Some(self.store.commit(batch).await?) } else { None };
-        match committed {
-            Some(committed) if !fatal => Ok(committed),
-            _ => {
-                Err(StoreError::Backend { doing: "live", place: "here".to_owned(), source: "it died".into() })
+            let second = runner(&kit, &store, &clock);
+            let failed = matches!(
+                second.state(&id).await.unwrap().step(&step("only")).map(|step| &step.phase),
+                Some(Phase::Failed { .. })
+            );
+            let tried = tries.load(Ordering::SeqCst);
+            let report = second.run(&id, &sealed, &Cancel::new()).await.unwrap();
+            let Ended::Undone { cause, .. } = &report.ended else { panic!("{at}: {report:?}") };
+            if failed {
+                after_failure += 1;
+                assert_eq!(matches!(cause, Cause::Cancelled), cancelled, "{at}: {cause:?}");
+                assert_eq!(tries.load(Ordering::SeqCst), tried, "{at}");
             }
+            at += 1;
         }
-    }
-
-    async fn read(&self, key: &Key) -> Result<Option<Document>, StoreError> {
-        self.store.read(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<(Key, Document)>, StoreError> {
-        self.store.list(prefix).await
-    }
-
-    async fn events(&self, query: EventQuery) -> Result<Vec<Recorded>, StoreError> {
-        self.store.events(query).await
-    }
-
-    async fn head(&self) -> Result<Position, StoreError> {
-        self.store.head().await
-    }
-
-    async fn changed(&self, after: Position) -> Result<Position, StoreError> {
-        self.store.changed(after).await
+        assert!(after_failure > 0);
     }
 }
 

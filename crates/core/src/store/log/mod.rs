@@ -110,9 +110,9 @@ impl LogStore {
     /// Opens the store in `folder`, which is made if it is not there.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] if it is open already, in this process or another one, and is not closed within half a second; [`StoreError::Unavailable`] if the folder or file
-    /// can't be made or written, or belongs to another program, another kind of store or a newer version; [`StoreError::Corrupt`] if the
-    /// file is damaged, with the way to recover.
+    /// [`StoreError::Busy`] if it is open already, in this process or another one, and is not closed within half a second;
+    /// [`StoreError::Unavailable`] if the folder or file can't be made or written, or belongs to another program, another kind of store or a
+    /// newer version; [`StoreError::Corrupt`] if the file is damaged, with the way to recover.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
         let place = Place::new(folder.as_ref());
         place.make()?;
@@ -127,11 +127,7 @@ impl LogStore {
             state.compact(&place)?;
             state = State::open(&place)?;
         }
-        Ok(Self::of(place, state, alone))
-    }
-
-    fn of(place: Place, state: State, alone: Alone) -> Self {
-        Self {
+        Ok(Self {
             shared: Arc::new(Shared {
                 flusher: Flusher::new(log(&place)),
                 place,
@@ -139,11 +135,11 @@ impl LogStore {
                 waiters: Waiters::default(),
                 _alone: alone,
             }),
-        }
+        })
     }
 
-    /// Writes everything as JSON lines that [`import`](Self::import), `SqliteStore::import` and any later version can read: all documents, all events, a count and
-    /// a digest that closes them. Same state, same bytes.
+    /// Writes everything as JSON lines that [`import`](Self::import), `SqliteStore::import` and any later version can read: all documents, all
+    /// events, a count and a digest that closes them. Same state, same bytes.
     ///
     /// Writers wait meanwhile.
     ///

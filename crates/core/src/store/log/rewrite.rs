@@ -146,7 +146,7 @@ impl Anew {
 
     /// Writes `lines` as one commit and takes them.
     fn import(&mut self, lines: &mut Vec<Line>) -> Result<(), WriteError> {
-        let mut writer = Writer::begin(&self.file, &mut self.buffer, self.end);
+        let mut writer = self.commit();
         for line in lines.drain(..) {
             match line {
                 Line::Document { key, revision, value: Some(value) } => {

@@ -87,7 +87,7 @@ impl SqliteStore {
     /// Opens the store in `folder`, which is made if it is not there.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the folder or file can't be made or written, or belongs to another program or a newer version;
+    /// [`StoreError::Unavailable`] if the folder or file can't be made or written, or belongs to another program, another kind of store or a newer version;
     /// [`StoreError::Corrupt`] if the file is damaged, with the way to recover; [`StoreError::Busy`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(folder, SqliteOptions::default())

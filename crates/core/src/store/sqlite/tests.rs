@@ -4,29 +4,9 @@ use super::*;
 #[cfg(target_os = "linux")]
 use crate::store::small_disk::SmallDisk;
 use crate::{
-    clock::{Clock, ManualClock},
     error::{ErrorKind, Kinded, chain},
-    event::Event,
-    id::{EventId, StreamId},
+    store::samples::{event, key, numbered, stream},
 };
-
-fn event(id: impl std::fmt::Display) -> Event {
-    let id = EventId::new(format!("event/{id}")).unwrap();
-    Event::new(id, "step.finished", ManualClock::default().now(), "ann", "run/1")
-}
-
-fn key(name: &str) -> Key {
-    Key::new(name).unwrap()
-}
-
-fn stream() -> StreamId {
-    StreamId::new("run/1").unwrap()
-}
-
-/// A batch that changes a document and appends an event, both of which say `n`.
-fn numbered(n: u64) -> Batch {
-    Batch::new().put(key("count"), n.into()).append(stream(), event(n))
-}
 
 /// Opens a store whose log was left like this; answers its head and what its document counts.
 async fn open_with_log(file: &[u8], log: &[u8]) -> (u64, u64) {
